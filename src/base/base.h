@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What every other folder stands on: the context with its error sentence, arenas, growing byte strings, element types.
+ * Needs nothing but the C library and include/alloy.h.
+ */
+#ifndef AY_BASE_H
+#define AY_BASE_H
+
+#include "alloy.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+
+#if defined(__GNUC__)
+#define AY_PRINTF(f, a) __attribute__((format(printf, f, a)))
+#else
+#define AY_PRINTF(f, a)
+#endif
+
+typedef struct alloy_ctx ay_ctx;
+typedef struct ay_pool ay_pool;
+
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
+
+/** Records a failure on the context and returns `code`, so that `return ay_fail(...)` reads well. The sentence names
+ *  the file, the tensor, what was found, what was expected and what to do. A later failure replaces an earlier one. */
+alloy_status ay_fail(ay_ctx *cx, alloy_status code, const char *fmt, ...) AY_PRINTF(3, 4);
+/** The same for out-of-memory, which must not allocate. */
+alloy_status ay_nomem(ay_ctx *cx);
+/** Puts a prefix ("path: ") before the sentence already recorded. */
+void ay_fail_prefix(ay_ctx *cx, const char *fmt, ...) AY_PRINTF(2, 3);
+const char *ay_error_text(const ay_ctx *cx);
+
+#define AY_TRY(expr)                                                                                                   \
+    do {                                                                                                               \
+        alloy_status ay_try_ = (expr);                                                                                 \
+        if (ay_try_ != ALLOY_OK) return ay_try_;                                                                       \
+    } while (0)
+
+/* ---- context ----------------------------------------------------------------------------------------------------- */
+
+typedef enum ay_log_level { AY_LOG_ERROR, AY_LOG_WARN, AY_LOG_INFO, AY_LOG_DEBUG } ay_log_level;
+
+/** Called with whole lines (no newline at the end). */
+typedef void (*ay_log_fn)(void *user, ay_log_level level, const char *line);
+/** `done` of `total` (bytes, steps; total <= 0: unknown) of the work called `stage`. */
+typedef void (*ay_progress_fn)(void *user, const char *stage, double done, double total);
+
+struct alloy_ctx {
+    alloy_status code;
+    char *message;       /* heap, or NULL */
+    ay_pool *pool;       /* never NULL in an open context */
+    int isa;             /* highest ay_isa that kernels may use */
+    atomic_int stop;     /* set by alloy_stop(); every work tile reads it */
+    ay_log_fn log;
+    ay_progress_fn progress;
+    void *user;          /* for log and progress */
+};
+
+/** Opens a context. `threads` <= 0: one per core. ALLOY_ISA, ALLOY_THREADS are read here and nowhere else. */
+alloy_status ay_ctx_open(int threads, ay_ctx **out);
+void ay_ctx_close(ay_ctx **cx);
+
+static inline bool ay_stopped(ay_ctx *cx) { return atomic_load_explicit(&cx->stop, memory_order_relaxed) != 0; }
+/** ALLOY_E_CANCELLED with its sentence if the stop flag is set, else ALLOY_OK. */
+alloy_status ay_check_stop(ay_ctx *cx);
+void ay_log(ay_ctx *cx, ay_log_level level, const char *fmt, ...) AY_PRINTF(3, 4);
+void ay_progress(ay_ctx *cx, const char *stage, double done, double total);
+
+/* ---- arena ------------------------------------------------------------------------------------------------------- */
+
+/** A bump allocator: many small things with one owner and one end. Not thread-safe. */
+typedef struct ay_arena ay_arena;
+ay_arena *ay_arena_new(void);
+void ay_arena_free(ay_arena *a); /* NULL is fine */
+/** Zeroed, aligned to 16 bytes; NULL when memory is out (and then `ay_arena_failed` stays true). */
+void *ay_alloc(ay_arena *a, size_t bytes);
+char *ay_strdup(ay_arena *a, const char *s);
+char *ay_strndup(ay_arena *a, const char *s, size_t n);
+char *ay_sprintf(ay_arena *a, const char *fmt, ...) AY_PRINTF(2, 3);
+bool ay_arena_failed(const ay_arena *a);
+
+/* ---- growing bytes ----------------------------------------------------------------------------------------------- */
+
+/** A growing byte string, always NUL-terminated past `len` once anything was added. Start with {0}. `failed` is sticky. */
+typedef struct ay_buf {
+    char *data;
+    size_t len, cap;
+    bool failed;
+} ay_buf;
+void ay_buf_add(ay_buf *b, const void *bytes, size_t n);
+void ay_buf_printf(ay_buf *b, const char *fmt, ...) AY_PRINTF(2, 3);
+void ay_buf_free(ay_buf *b);
+
+/* ---- element types ----------------------------------------------------------------------------------------------- */
+
+/** Row of the table in dtype.c: name, bits. Sub-byte types are packed least significant bit first. */
+typedef enum ay_dtype {
+    AY_NONE = 0,
+    AY_F64, AY_F32, AY_F16, AY_BF16, AY_F8E4M3, AY_F8E5M2,
+    AY_I64, AY_I32, AY_I16, AY_I8, AY_I4,
+    AY_U64, AY_U32, AY_U16, AY_U8, AY_U6, AY_U4, AY_U3, AY_U2, AY_U1,
+    AY_BOOL, /* one byte, 0 or 1 */
+    AY_DTYPE_COUNT
+} ay_dtype;
+const char *ay_dtype_name(ay_dtype t); /* "float32", "float16", "bfloat16", "float8_e4m3fn", "int8", "uint4", "bool" ... */
+int ay_dtype_bits(ay_dtype t);
+bool ay_dtype_is_float(ay_dtype t);
+/** Bytes of `count` elements, the last byte padded; SIZE_MAX if that does not fit. */
+size_t ay_dtype_bytes(ay_dtype t, int64_t count);
+
+#define AY_MAX_RANK 6
+
+/** Element type and shape, row-major, PyTorch order. rank 0 is a scalar. */
+typedef struct ay_type {
+    ay_dtype dtype;
+    int rank;
+    int64_t dim[AY_MAX_RANK];
+} ay_type;
+int64_t ay_type_count(const ay_type *t); /* number of elements; -1 on overflow or a negative dimension */
+/** "float16[1, 77, 768]" into a caller's buffer of at least 160 bytes; returns it. */
+char *ay_type_text(const ay_type *t, char *text);
+bool ay_type_equal(const ay_type *a, const ay_type *b);
+
+/** A named dense array somebody else owns. */
+typedef struct ay_tensor {
+    const char *name;
+    ay_type type;
+    void *data;
+} ay_tensor;
+
+static inline int64_t ay_min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t ay_max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t ay_div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+#endif

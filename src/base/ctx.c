@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The context: last error, log and progress, stop flag, thread pool, instruction-set cap.
+ */
+#include "base/base.h"
+#include "base/isa.h"
+#include "base/pool.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static char nomem_text[] = "out of memory";
+
+static void set_message(ay_ctx *cx, char *text) {
+    if (cx->message != nomem_text) free(cx->message);
+    cx->message = text;
+}
+
+static char *format(const char *fmt, va_list ap) {
+    va_list again;
+    va_copy(again, ap);
+    int n = vsnprintf(NULL, 0, fmt, ap);
+    char *s = n < 0 ? NULL : malloc((size_t)n + 1);
+    if (s) vsnprintf(s, (size_t)n + 1, fmt, again);
+    va_end(again);
+    return s;
+}
+
+alloy_status ay_fail(ay_ctx *cx, alloy_status code, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    char *s = format(fmt, ap);
+    va_end(ap);
+    cx->code = code;
+    set_message(cx, s ? s : nomem_text);
+    return code;
+}
+
+alloy_status ay_nomem(ay_ctx *cx) {
+    cx->code = ALLOY_E_NOMEM;
+    set_message(cx, nomem_text);
+    return ALLOY_E_NOMEM;
+}
+
+void ay_fail_prefix(ay_ctx *cx, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    char *prefix = format(fmt, ap);
+    va_end(ap);
+    const char *old = ay_error_text(cx);
+    char *both = prefix ? malloc(strlen(prefix) + strlen(old) + 1) : NULL;
+    if (both) {
+        strcpy(both, prefix);
+        strcat(both, old);
+        set_message(cx, both);
+    }
+    free(prefix);
+}
+
+const char *ay_error_text(const ay_ctx *cx) { return cx->message ? cx->message : ""; }
+
+alloy_status ay_ctx_open(int threads, ay_ctx **out) {
+    *out = NULL;
+    ay_ctx *cx = calloc(1, sizeof *cx);
+    if (!cx) return ALLOY_E_NOMEM;
+    const char *want = getenv("ALLOY_THREADS");
+    if (threads <= 0 && want) threads = atoi(want);
+    cx->isa = (int)ay_isa_best();
+    const char *cap = getenv("ALLOY_ISA");
+    int level = cap ? ay_isa_from_name(cap) : -1;
+    if (level >= 0 && ay_isa_allows((ay_isa)cx->isa, (ay_isa)level)) cx->isa = level;
+    cx->pool = ay_pool_new(threads);
+    if (!cx->pool) {
+        free(cx);
+        return ALLOY_E_NOMEM;
+    }
+    *out = cx;
+    return ALLOY_OK;
+}
+
+void ay_ctx_close(ay_ctx **cx) {
+    if (!cx || !*cx) return;
+    ay_pool_free((*cx)->pool);
+    set_message(*cx, NULL);
+    free(*cx);
+    *cx = NULL;
+}
+
+alloy_status ay_check_stop(ay_ctx *cx) {
+    return ay_stopped(cx) ? ay_fail(cx, ALLOY_E_CANCELLED, "stopped on request") : ALLOY_OK;
+}
+
+void ay_log(ay_ctx *cx, ay_log_level level, const char *fmt, ...) {
+    if (!cx->log) return;
+    va_list ap;
+    va_start(ap, fmt);
+    char *s = format(fmt, ap);
+    va_end(ap);
+    cx->log(cx->user, level, s ? s : nomem_text);
+    free(s);
+}
+
+void ay_progress(ay_ctx *cx, const char *stage, double done, double total) {
+    if (cx->progress) cx->progress(cx->user, stage, done, total);
+}

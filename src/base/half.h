@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Half, bfloat16 and float8 to and from float: scalar forms, IEEE round to nearest even, exact on every machine.
+ */
+#ifndef AY_HALF_H
+#define AY_HALF_H
+
+#include <stdint.h>
+
+float ay_f16_to_f32(uint16_t h);
+uint16_t ay_f32_to_f16(float f); /* overflow gives infinity; NaN stays NaN */
+float ay_bf16_to_f32(uint16_t h);
+uint16_t ay_f32_to_bf16(float f);
+float ay_f8e4m3_to_f32(uint8_t v); /* e4m3fn: no infinity, 0x7f and 0xff are NaN */
+float ay_f8e5m2_to_f32(uint8_t v);
+
+#endif

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The CPU engine: compiles a graph whose PARAMs are bound into a program (steps, slab offsets, a known peak) and runs it.
+ */
+#ifndef AY_CPU_H
+#define AY_CPU_H
+
+#include "ir/ir.h"
+
+typedef struct ay_program ay_program;
+
+typedef struct ay_compile_opts {
+    bool emulate_f16;      /* execute node by node, rounding every float16-typed value after each, counting overflows */
+    bool keep_as_is;       /* no raising, no fusion: for tests of the plain path */
+} ay_compile_opts;
+
+typedef struct ay_step_profile {
+    const char *what;  /* "linear 3072x12288 f16" */
+    const char *scope;
+    double seconds, flops, bytes; /* flops = 2 x multiply-adds of products, convolutions, attention */
+    int64_t calls;
+} ay_step_profile;
+
+/** The graph may be freed afterwards; the bytes its weights and consts point to must outlive the program. */
+alloy_status ay_cpu_compile(ay_ctx *cx, const ay_graph *g, const ay_compile_opts *opts, ay_program **out);
+void ay_program_free(ay_program **p);
+size_t ay_program_peak(const ay_program *p); /* bytes of slab + scratch + packed weights, known before running */
+/** Inputs by name, any float dtype (converted); outputs by name into the caller's memory, converted to out[i].type.dtype.
+ *  A missing, unknown or misshapen input is one sentence. Honours cx->stop within one tile. Bit-identical for any number
+ *  of threads. */
+alloy_status ay_program_run(ay_ctx *cx, ay_program *p, const ay_tensor *in, int n_in, ay_tensor *out, int n_out);
+int64_t ay_program_overflows(const ay_program *p); /* emulate_f16: values that left half's range in the last run */
+void ay_program_profile(ay_program *p, bool on);
+int ay_program_steps(const ay_program *p, const ay_step_profile **rows);
+
+#endif

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Bytes in, structure out: safetensors, JSON (over jansson), pictures (over libpng, libjpeg, libwebp). Nothing is trusted.
+ */
+#ifndef AY_IO_H
+#define AY_IO_H
+
+#include "base/base.h"
+#include "base/fs.h"
+
+#include <jansson.h>
+
+/* ---- JSON: a whole file, depth- and size-limited, duplicate keys refused; errors name file, line, column -------------- */
+alloy_status ay_json_read(ay_ctx *cx, const char *path, json_t **out); /* decref by the caller */
+alloy_status ay_json_parse(ay_ctx *cx, const char *what, const char *text, size_t n, json_t **out);
+alloy_status ay_json_write(ay_ctx *cx, const char *path, const json_t *v); /* sorted as inserted, 2-space indent, atomic */
+/* Typed members: a missing key, a wrong type or a value outside [lo, hi] is one sentence naming `what` (the file). */
+alloy_status ay_json_int(ay_ctx *cx, const char *what, const json_t *obj, const char *key, int64_t lo, int64_t hi, int64_t *out);
+alloy_status ay_json_int_or(ay_ctx *cx, const char *what, const json_t *obj, const char *key, int64_t lo, int64_t hi, int64_t dflt, int64_t *out); /* null counts as missing */
+alloy_status ay_json_num_or(ay_ctx *cx, const char *what, const json_t *obj, const char *key, double lo, double hi, double dflt, double *out);
+alloy_status ay_json_bool_or(ay_ctx *cx, const char *what, const json_t *obj, const char *key, bool dflt, bool *out);
+alloy_status ay_json_str(ay_ctx *cx, const char *what, const json_t *obj, const char *key, const char **out); /* borrowed */
+alloy_status ay_json_str_or(ay_ctx *cx, const char *what, const json_t *obj, const char *key, const char *dflt, const char **out);
+alloy_status ay_json_ints(ay_ctx *cx, const char *what, const json_t *obj, const char *key, int64_t lo, int64_t hi, int max, int64_t *out, int *n);
+
+/* ---- safetensors ------------------------------------------------------------------------------------------------------ */
+typedef struct ay_st_tensor {
+    const char *name;
+    ay_type type;
+    uint64_t offset; /* in the file */
+    size_t bytes;
+} ay_st_tensor;
+typedef struct ay_safetensors {
+    const char *path;
+    ay_map map;
+    ay_arena *arena;
+    ay_st_tensor *tensors; /* sorted by name, bytewise */
+    int n;
+    const char **metadata; /* key, value, ..., NULL */
+} ay_safetensors;
+/** Maps and checks everything: header length, JSON, dtypes, shapes against offsets, overlaps, ends. */
+alloy_status ay_st_open(ay_ctx *cx, const char *path, ay_safetensors **out);
+void ay_st_close(ay_safetensors **s);
+const ay_st_tensor *ay_st_find(const ay_safetensors *s, const char *name);
+static inline const void *ay_st_data(const ay_safetensors *s, const ay_st_tensor *t) { return s->map.data + t->offset; }
+/** Writes tensors (data set) to a new file, atomically. metadata: key, value, ..., NULL; or NULL. */
+alloy_status ay_st_write(ay_ctx *cx, const char *path, const ay_tensor *t, int n, const char *const *metadata);
+
+/* ---- pictures ---------------------------------------------------------------------------------------------------------- */
+typedef struct ay_image { int width, height, channels; uint8_t *pixels; } ay_image; /* interleaved RGB (3) or RGBA (4) or gray (1); malloc'd */
+void ay_image_free(ay_image *im);
+/** PNG, JPEG or WebP by content; at most `max_pixels`. */
+alloy_status ay_image_read(ay_ctx *cx, const char *path, int64_t max_pixels, ay_image *out);
+/** text: keyword, value, ..., NULL as iTXt/tEXt chunks (UTF-8). Atomic. */
+alloy_status ay_png_write(ay_ctx *cx, const char *path, const ay_image *im, const char *const *text);
+/** The text chunks of a PNG: keyword, value, ..., NULL in `arena`. */
+alloy_status ay_png_text(ay_ctx *cx, const char *path, ay_arena *arena, char ***text);
+#endif
