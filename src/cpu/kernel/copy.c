@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Strided copies: permute, slice, expand, reverse, the parts of a concatenation. Contiguous rows are memcpy; where the
+ * contiguous dimension of the source is not that of the target, squares of BLOCK x BLOCK are turned, so that each cache
+ * line is fetched once.
+ */
+#include "cpu/kernel/walk.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    TILE = 65536, /* bytes in one tile of work */
+};
+
+typedef struct job {
+    const ay_copy_args *a;
+    ay_walk w;      /* operand 0: x, 1: y; last dimension: the target's shortest stride */
+    int64_t rows, rows_per_tile, cols_per_tile, col_tiles;
+} job;
+
+#define STEPPED(bits)                                                                                                  \
+    static void stepped##bits(int64_t n, const void *from, int64_t xs, void *to, int64_t ys) {                        \
+        const uint##bits##_t *x = from;                                                                                \
+        uint##bits##_t *y = to;                                                                                        \
+        for (int64_t i = 0; i < n; i++) y[i * ys] = x[i * xs];                                                         \
+    }
+STEPPED(8)
+STEPPED(16)
+STEPPED(32)
+STEPPED(64)
+
+static void row_copy(int size, int64_t n, const void *x, int64_t xs, void *y, int64_t ys) {
+    if (xs == 1 && ys == 1) memcpy(y, x, (size_t)n * (size_t)size);
+    else if (size == 1) stepped8(n, x, xs, y, ys);
+    else if (size == 2) stepped16(n, x, xs, y, ys);
+    else if (size == 4) stepped32(n, x, xs, y, ys);
+    else stepped64(n, x, xs, y, ys);
+}
+
+static void copy_tile(void *arg, int64_t tile, int thread) {
+    const job *j = arg;
+    const ay_walk *w = &j->w;
+    int last = w->rank - 1, size = j->a->size;
+    int64_t col0 = tile % j->col_tiles * j->cols_per_tile, col1 = ay_min_i64(w->dim[last], col0 + j->cols_per_tile);
+    int64_t row0 = tile / j->col_tiles * j->rows_per_tile, row1 = ay_min_i64(j->rows, row0 + j->rows_per_tile);
+    for (int64_t row = row0; row < row1; row++) {
+        int64_t at[AY_WALK_OPERANDS];
+        ay_walk_at(w, row, at);
+        const char *x = (const char *)j->a->x + (at[0] + col0 * w->s[0][last]) * size;
+        char *y = (char *)j->a->y + (at[1] + col0 * w->s[1][last]) * size;
+        row_copy(size, col1 - col0, x, w->s[0][last], y, w->s[1][last]);
+    }
+}
+
+/** Dimensions in falling order of the target's stride, so that writing runs forward. Stable, and few: insertion sort. */
+static void order(const ay_copy_args *a, int64_t *dim, int64_t *xs, int64_t *ys) {
+    for (int i = 0; i < a->rank; i++) {
+        int at = i;
+        for (; at > 0 && llabs(ys[at - 1]) < llabs(a->ys[i]); at--) {
+            dim[at] = dim[at - 1];
+            xs[at] = xs[at - 1];
+            ys[at] = ys[at - 1];
+        }
+        dim[at] = a->dim[i];
+        xs[at] = a->xs[i];
+        ys[at] = a->ys[i];
+    }
+}
+
+void ay_copy_run(const ay_exec *ex, const ay_copy_args *a) {
+    int64_t dim[AY_MAX_RANK], xs[AY_MAX_RANK], ys[AY_MAX_RANK];
+    for (int i = 0; i < a->rank; i++) {
+        if (a->dim[i] <= 0) return;
+    }
+    order(a, dim, xs, ys);
+    job j = {.a = a, .w = ay_walk_make(a->rank, dim, xs, ys, NULL, false)};
+    int64_t width = j.w.dim[j.w.rank - 1], per = TILE / a->size;
+    j.rows = ay_walk_rows(&j.w);
+    j.cols_per_tile = ay_min_i64(width, per);
+    j.col_tiles = ay_div_up(width, j.cols_per_tile);
+    j.rows_per_tile = ay_max_i64(1, per / width);
+    ay_parallel(ex->pool, ay_div_up(j.rows, j.rows_per_tile) * j.col_tiles, copy_tile, &j, ex->stop);
+}
