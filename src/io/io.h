@@ -37,9 +37,12 @@ typedef struct ay_safetensors {
     ay_st_tensor *tensors; /* sorted by name, bytewise */
     int n;
     const char **metadata; /* key, value, ..., NULL */
+    bool borrowed;         /* the bytes are the caller's, not a map */
 } ay_safetensors;
 /** Maps and checks everything: header length, JSON, dtypes, shapes against offsets, overlaps, ends. */
 alloy_status ay_st_open(ay_ctx *cx, const char *path, ay_safetensors **out);
+/** The same over bytes that stay the caller's; `what` names them in sentences. */
+alloy_status ay_st_open_bytes(ay_ctx *cx, const char *what, const void *bytes, size_t n, ay_safetensors **out);
 void ay_st_close(ay_safetensors **s);
 const ay_st_tensor *ay_st_find(const ay_safetensors *s, const char *name);
 static inline const void *ay_st_data(const ay_safetensors *s, const ay_st_tensor *t) { return s->map.data + t->offset; }

@@ -37,7 +37,10 @@ typedef struct ay_weight {
     int vector_axis; /* meaningful when vec = lut_dim[rank + 1] > 1 */
 } ay_weight;
 
-/** Elements [begin, begin + count) in row-major order, as float32. */
+/** Whether the parts fit together: types, divisibility, palette size against index bits. Pointers and lengths are the
+ *  caller's to check, with the sizes below. A weight that passes can be read at any place without harm. */
+alloy_status ay_weight_check(ay_ctx *cx, const char *name, const ay_weight *w);
+/** Elements [begin, begin + count) in row-major order, as float32; of BLOCK, rounded to value_dtype as the op's result is. */
 void ay_weight_read(const ay_weight *w, int64_t begin, int64_t count, float *out);
 /** Bytes of each part of the weight as stored (0 for parts that do not exist). */
 size_t ay_weight_data_bytes(const ay_weight *w);
@@ -47,8 +50,9 @@ size_t ay_weight_lut_bytes(const ay_weight *w);
 /** A plain weight of this type over `data`. */
 ay_weight ay_weight_plain(const ay_type *type, const void *data);
 
-/** `count` elements of any dtype to float32 / from float32 (round to nearest even; integers: saturated). `from` starts at
- *  element index `begin` (sub-byte types need not start on a byte). */
+/** `count` elements of any dtype to float32 / from float32 (round to nearest even; integers: saturated, NaN to 0). `from`
+ *  is read from element `begin` (sub-byte types need not start on a byte). Nothing needs to be aligned. The bits are those
+ *  of the scalar forms in base/half.h on every machine. */
 void ay_convert_to_f32(ay_dtype t, const void *from, int64_t begin, int64_t count, float *out);
 void ay_convert_from_f32(ay_dtype t, const float *from, int64_t count, void *out);
 

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The sequential file writer: small puts are gathered, large ones go straight to the file in steps between which the stop
+ * flag is read. The first failure sticks: later calls do nothing and return it.
+ */
+#include "base/fs_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { BUFFER = 1 << 18, STEP = 1 << 23 }; /* 256 KB gathered; 8 MB per write call */
+
+struct ay_writer {
+    ay_ctx *cx;
+    int fd;
+    char *path;
+    alloy_status failed;
+    uint64_t pos; /* as the caller sees it: what is in the file plus what is in the buffer */
+    size_t held;
+    unsigned char buffer[BUFFER];
+};
+
+alloy_status ay_writer_open(ay_ctx *cx, const char *path, bool append, ay_writer **out) {
+    *out = NULL;
+    ay_writer *w = malloc(sizeof *w);
+    char *copy = malloc(strlen(path) + 1);
+    if (!w || !copy) {
+        free(w);
+        free(copy);
+        return ay_nomem(cx);
+    }
+    strcpy(copy, path);
+    w->cx = cx;
+    w->path = copy;
+    w->failed = ALLOY_OK;
+    w->pos = 0;
+    w->held = 0;
+    struct stat st;
+    /* Never O_APPEND: with it, Linux makes pwrite() append too. */
+    w->fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK | (append ? 0 : O_TRUNC), 0666);
+    if (w->fd < 0) w->failed = ay_fail_errno(cx, errno, "create", path, 0);
+    else if (fstat(w->fd, &st) != 0) w->failed = ay_fail_errno(cx, errno, "create", path, 0);
+    else if (!S_ISREG(st.st_mode)) w->failed = ay_fail(cx, ALLOY_E_IO, "%s: cannot be written: it is no regular file", path);
+    else if (append) w->pos = (uint64_t)st.st_size;
+    if (w->failed != ALLOY_OK) {
+        alloy_status s = w->failed;
+        ay_writer_abandon(&w);
+        return s;
+    }
+    *out = w;
+    return ALLOY_OK;
+}
+
+static alloy_status write_all(ay_writer *w, uint64_t at, const void *bytes, size_t n) {
+    const unsigned char *p = bytes;
+    while (n > 0) {
+        if (ay_stopped(w->cx)) return w->failed = ay_check_stop(w->cx);
+        ssize_t done = pwrite(w->fd, p, n < STEP ? n : STEP, (off_t)at);
+        if (done < 0 && errno == EINTR) continue;
+        if (done <= 0) return w->failed = ay_fail_errno(w->cx, done < 0 ? errno : ENOSPC, "write", w->path, n);
+        p += done;
+        at += (uint64_t)done;
+        n -= (size_t)done;
+    }
+    return ALLOY_OK;
+}
+
+static alloy_status flush(ay_writer *w) {
+    if (w->failed != ALLOY_OK) return w->failed;
+    size_t n = w->held;
+    w->held = 0;
+    return write_all(w, w->pos - n, w->buffer, n);
+}
+
+alloy_status ay_writer_put(ay_writer *w, const void *bytes, size_t n) {
+    if (w->failed != ALLOY_OK) return w->failed;
+    if (n > (uint64_t)INT64_MAX - w->pos) return w->failed = ay_fail_errno(w->cx, EFBIG, "write", w->path, 0);
+    if (n > BUFFER - w->held) AY_TRY(flush(w));
+    if (n >= BUFFER) AY_TRY(write_all(w, w->pos, bytes, n));
+    else if (n > 0) {
+        memcpy(w->buffer + w->held, bytes, n);
+        w->held += n;
+    }
+    w->pos += n;
+    return ALLOY_OK;
+}
+
+alloy_status ay_writer_put_at(ay_writer *w, uint64_t offset, const void *bytes, size_t n) {
+    AY_TRY(flush(w));
+    if (offset > w->pos || n > w->pos - offset)
+        return w->failed =
+                   ay_fail(w->cx, ALLOY_E_INTERNAL, "%s: %zu bytes at %llu cannot be overwritten: only %llu were written",
+                           w->path, n, (unsigned long long)offset, (unsigned long long)w->pos);
+    return write_all(w, offset, bytes, n);
+}
+
+uint64_t ay_writer_pos(const ay_writer *w) { return w->pos; }
+
+void ay_writer_abandon(ay_writer **w) {
+    if (!w || !*w) return;
+    if ((*w)->fd >= 0) close((*w)->fd);
+    free((*w)->path);
+    free(*w);
+    *w = NULL;
+}
+
+alloy_status ay_writer_close(ay_writer **wp, bool sync) {
+    if (!wp || !*wp) return ALLOY_OK;
+    ay_writer *w = *wp;
+    alloy_status s = flush(w);
+    if (s == ALLOY_OK && sync && fsync(w->fd) != 0 && errno != EINVAL && errno != EROFS)
+        s = ay_fail_errno(w->cx, errno, "write", w->path, 0);
+    int fd = w->fd;
+    w->fd = -1;
+    if (close(fd) != 0 && errno != EINTR && s == ALLOY_OK) s = ay_fail_errno(w->cx, errno, "write", w->path, 0);
+    ay_writer_abandon(wp);
+    return s;
+}
