@@ -77,6 +77,9 @@ typedef struct ay_graph {
     int n_outputs, cap_outputs;
     alloy_status status; /* sticky; the sentence is on cx */
     const char *scope;
+    struct ay_scope *scopes; /* what ay_pop returns to; graph.h */
+    ay_val *names;           /* open hash of INPUT and PARAM nodes by name; graph.h */
+    int n_names, cap_names;
 } ay_graph;
 
 ay_graph *ay_graph_new(ay_ctx *cx); /* NULL when out of memory */
@@ -93,11 +96,19 @@ int64_t ay_dim(const ay_graph *g, ay_val v, int axis);
 
 /* ---- building (build.c). Axes may be negative. ------------------------------------------------------------------- */
 
+/* Lists of dims are written `ay_reshape(g, x, 3, 1, -1, 64)`: rank, then that many integers of any type (these are macros
+ * over compound literals, so that each is converted to int64_t and the count is checked against the rank). */
+#define AY_LIST_I64(...) (int)(sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t)) - 1, (const int64_t[]){__VA_ARGS__}
+#define AY_LIST_INT(...) (int)(sizeof((const int[]){__VA_ARGS__}) / sizeof(int)) - 1, (const int[]){__VA_ARGS__}
+#define AY_LIST_VAL(...) (int)(sizeof((const ay_val[]){__VA_ARGS__}) / sizeof(ay_val)) - 1, (const ay_val[]){__VA_ARGS__}
+
 /** Enters "outer.name" until the matching pop; printf-style. */
 void ay_push(ay_graph *g, const char *fmt, ...) AY_PRINTF(2, 3);
 void ay_pop(ay_graph *g);
 
-ay_type ay_shape(ay_dtype t, int rank, ...); /* rank times int64_t */
+/** ay_shape(AY_F32, 3, 1, 77, 768). A count that differs from the rank gives dtype AY_NONE, which every use refuses. */
+#define ay_shape(t, ...) ay_shape_list(t, AY_LIST_I64(__VA_ARGS__))
+ay_type ay_shape_list(ay_dtype t, int n, const int64_t *rank_then_dims);
 ay_val ay_input(ay_graph *g, const char *name, ay_type type);
 /** A weight named "scope.name" (or `name` alone at the top), plain storage of type.dtype. Asking twice for one name gives
  *  one value; asking with another shape is an error. */
@@ -135,12 +146,15 @@ ay_val ay_softmax(ay_graph *g, ay_val x, int axis);
 ay_val ay_gelu(ay_graph *g, ay_val x, ay_gelu_mode mode);
 ay_val ay_sdpa(ay_graph *g, ay_val q, ay_val k, ay_val v, ay_val mask_or_none, double scale);
 ay_val ay_rope(ay_graph *g, ay_val x, ay_val cos, ay_val sin, bool interleaved);
-ay_val ay_reshape(ay_graph *g, ay_val x, int rank, ...); /* int64_t each; one may be -1 */
+#define ay_reshape(g, x, ...) ay_reshape_list(g, x, AY_LIST_I64(__VA_ARGS__)) /* rank, dims; one may be -1 */
+ay_val ay_reshape_list(ay_graph *g, ay_val x, int n, const int64_t *rank_then_dims);
 ay_val ay_reshape_to(ay_graph *g, ay_val x, int rank, const int64_t *dim);
-ay_val ay_permute(ay_graph *g, ay_val x, int rank, ...); /* int each */
+#define ay_permute(g, x, ...) ay_permute_list(g, x, AY_LIST_INT(__VA_ARGS__)) /* rank, then that many axes */
+ay_val ay_permute_list(ay_graph *g, ay_val x, int n, const int *rank_then_axes);
 ay_val ay_expand_to(ay_graph *g, ay_val x, int rank, const int64_t *dim);
 ay_val ay_slice(ay_graph *g, ay_val x, int axis, int64_t begin, int64_t end); /* stride 1; end negative: from the end, INT64_MAX: to the end */
-ay_val ay_concat(ay_graph *g, int axis, int n, ...); /* ay_val each */
+#define ay_concat(g, axis, ...) ay_concat_list(g, axis, AY_LIST_VAL(__VA_ARGS__)) /* n, then that many values */
+ay_val ay_concat_list(ay_graph *g, int axis, int n, const ay_val *n_then_values);
 ay_val ay_concat_n(ay_graph *g, int axis, int n, const ay_val *v);
 ay_val ay_gather(ay_graph *g, ay_val x, ay_val indices, int axis);
 ay_val ay_pad2d(ay_graph *g, ay_val x, int64_t top, int64_t bottom, int64_t left, int64_t right);
