@@ -75,7 +75,7 @@ static ay_val *name_slot(const ay_graph *g, ay_op op, const char *name) {
     uint32_t mask = (uint32_t)g->cap_names - 1;
     for (uint32_t i = name_hash(op, name) & mask;; i = (i + 1) & mask) {
         ay_val v = g->names[i];
-        if (v == AY_NO_VALUE || (g->nodes[v].op == op && strcmp(g->nodes[v].name, name) == 0)) return &g->names[i];
+        if (v == AY_NO_VALUE || (g->nodes[v].op == op && g->nodes[v].name && strcmp(g->nodes[v].name, name) == 0)) return &g->names[i];
     }
 }
 
