@@ -28,8 +28,8 @@ endif
 
 ARCH   := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
 WARN   := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-unused-parameter $(WERROR)
-CFLAGS_ALL = -std=c17 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 $(OPT) -g -fPIC -fvisibility=hidden -fno-math-errno -ffp-contract=off -pthread -MMD -MP \
-             $(WARN) -Iinclude -Isrc -I$(BUILD)/gen $(PKG_CFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) $(CFLAGS)
+CFLAGS_ALL = -std=c17 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 $(OPT) -g -fPIC -fvisibility=hidden -pthread -MMD -MP \
+             -fno-math-errno -ffp-contract=off $(WARN) -Iinclude -Isrc -I$(BUILD)/gen $(PKG_CFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) $(CFLAGS)
 LINK   = $(CC) -pthread $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
 
 # ---- what there is: folders are lists, nothing is named twice -----------------------------------------------------------
