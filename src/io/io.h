@@ -10,7 +10,7 @@
 
 #include <jansson.h>
 
-/* ---- JSON: a whole file, depth- and size-limited, duplicate keys refused; errors name file, line, column -------------- */
+/* ---- JSON: a whole file, depth- and size-limited, duplicate keys refused; errors name file, line, column ----------- */
 alloy_status ay_json_read(ay_ctx *cx, const char *path, json_t **out); /* decref by the caller */
 alloy_status ay_json_parse(ay_ctx *cx, const char *what, const char *text, size_t n, json_t **out);
 alloy_status ay_json_write(ay_ctx *cx, const char *path, const json_t *v); /* sorted as inserted, 2-space indent, atomic */
@@ -23,7 +23,7 @@ alloy_status ay_json_str(ay_ctx *cx, const char *what, const json_t *obj, const 
 alloy_status ay_json_str_or(ay_ctx *cx, const char *what, const json_t *obj, const char *key, const char *dflt, const char **out);
 alloy_status ay_json_ints(ay_ctx *cx, const char *what, const json_t *obj, const char *key, int64_t lo, int64_t hi, int max, int64_t *out, int *n);
 
-/* ---- safetensors ------------------------------------------------------------------------------------------------------ */
+/* ---- safetensors --------------------------------------------------------------------------------------------------- */
 typedef struct ay_st_tensor {
     const char *name;
     ay_type type;
@@ -49,7 +49,7 @@ static inline const void *ay_st_data(const ay_safetensors *s, const ay_st_tensor
 /** Writes tensors (data set) to a new file, atomically. metadata: key, value, ..., NULL; or NULL. */
 alloy_status ay_st_write(ay_ctx *cx, const char *path, const ay_tensor *t, int n, const char *const *metadata);
 
-/* ---- pictures ---------------------------------------------------------------------------------------------------------- */
+/* ---- pictures ------------------------------------------------------------------------------------------------------ */
 typedef struct ay_image { int width, height, channels; uint8_t *pixels; } ay_image; /* interleaved RGB (3) or RGBA (4) or gray (1); malloc'd */
 void ay_image_free(ay_image *im);
 /** PNG, JPEG or WebP by content; at most `max_pixels`. */

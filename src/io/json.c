@@ -100,7 +100,7 @@ alloy_status ay_json_write(ay_ctx *cx, const char *path, const json_t *v) {
     return s;
 }
 
-/* ---- typed members --------------------------------------------------------------------------------------------------- */
+/* ---- typed members ------------------------------------------------------------------------------------------------- */
 
 static const char *type_name(const json_t *v) {
     switch (json_typeof(v)) {

@@ -37,7 +37,7 @@ static const char *dtype_text(ay_dtype t) {
     return NULL;
 }
 
-/* ---- reading ----------------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------------------------------- */
 
 static alloy_status bad_tensor(ay_ctx *cx, const char *path, const char *name, const char *why) {
     char show[160];
@@ -255,7 +255,7 @@ const ay_st_tensor *ay_st_find(const ay_safetensors *s, const char *name) {
     return NULL;
 }
 
-/* ---- writing ----------------------------------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------------------------------------- */
 
 /* As the reference writer orders them: larger elements first, then by name. So every tensor is aligned to its element. */
 static int by_width(const void *pa, const void *pb) {

@@ -14,7 +14,7 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are little-endian and read without swapping");
 
-/* ---- to float32 -------------------------------------------------------------------------------------------------------- */
+/* ---- to float32 ---------------------------------------------------------------------------------------------------- */
 
 #define TO_F32(name, T, expr)                                                                                          \
     static void name##_to_f32(const void *from, int64_t begin, int64_t n, float *out) {                                \
@@ -66,7 +66,7 @@ BITS_TO_F32(u3, 3, (float)v)
 BITS_TO_F32(u2, 2, (float)v)
 BITS_TO_F32(u1, 1, (float)v)
 
-/* ---- from float32 ------------------------------------------------------------------------------------------------------ */
+/* ---- from float32 -------------------------------------------------------------------------------------------------- */
 
 /* To the nearest integer, ties to even, saturated; NaN gives 0. hi + 1 is a power of two, so it is exact in float. */
 static int64_t to_int(float f, int64_t lo, int64_t hi) {
@@ -126,7 +126,7 @@ static void u3_from_f32(const float *from, int64_t n, void *out) { pack(from, n,
 static void u2_from_f32(const float *from, int64_t n, void *out) { pack(from, n, out, 2, 0, 3); }
 static void u1_from_f32(const float *from, int64_t n, void *out) { pack(from, n, out, 1, 0, 1); }
 
-/* ---- the rows and the choice ------------------------------------------------------------------------------------------- */
+/* ---- the rows and the choice --------------------------------------------------------------------------------------- */
 
 #define BOTH(T, name) .to[T] = name##_to_f32, .from[T] = name##_from_f32
 const ay_convert_row ay_convert_c = {

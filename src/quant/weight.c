@@ -9,7 +9,7 @@
 
 enum { CHUNK = 512 };
 
-/* ---- sizes ------------------------------------------------------------------------------------------------------------- */
+/* ---- sizes --------------------------------------------------------------------------------------------------------- */
 
 static int64_t count_of(const int64_t *dim, int rank) {
     int64_t n = 1;
@@ -43,7 +43,7 @@ ay_weight ay_weight_plain(const ay_type *type, const void *data) {
     return w;
 }
 
-/* ---- checking ---------------------------------------------------------------------------------------------------------- */
+/* ---- checking ------------------------------------------------------------------------------------------------------ */
 
 static bool divides(const int64_t *dim, const int64_t *part, int rank, int *bad) {
     for (int i = 0; i < rank; i++) {
@@ -119,7 +119,7 @@ alloy_status ay_weight_check(ay_ctx *cx, const char *name, const ay_weight *w) {
     return ALLOY_OK;
 }
 
-/* ---- the grid of scales or palettes -------------------------------------------------------------------------------------- */
+/* ---- the grid of scales or palettes -------------------------------------------------------------------------------- */
 
 /* dim[i] elements lie in part[i] equal parts; neighbours are merged where that leaves the linear part index the same:
  * where the right one is in one part, or the left one in parts of one element. */
@@ -156,7 +156,7 @@ static int64_t grid_row(const grid *g, int64_t i, int64_t *in_row) {
     return index;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------------------------------- */
 
 /* What the op gives is a number of type value_dtype. */
 static void round_to(ay_dtype t, float *x, int64_t n) {
