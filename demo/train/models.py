@@ -28,7 +28,7 @@ def make_t5(tokenizer):
 
 def make_transformer():
     return FluxTransformer2DModel(
-        patch_size=1, in_channels=32, num_layers=2, num_single_layers=4, attention_head_dim=32, num_attention_heads=5,
+        patch_size=1, in_channels=32, num_layers=2, num_single_layers=4, attention_head_dim=32, num_attention_heads=4,
         joint_attention_dim=T5_WIDTH, pooled_projection_dim=CLIP_WIDTH, guidance_embeds=False,
         axes_dims_rope=(8, 12, 12))
 

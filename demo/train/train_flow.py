@@ -68,8 +68,8 @@ def make_optimizer(flow, rate, text_rate):
 
 
 def main():
-    args = arguments(model="demo/model", latents="latents.pt", steps=9000, batch=64, rate=1.5e-3, text_rate=0.3, seed=4,
-                     save_seconds=240, stop=0, long_share=0.2)
+    args = arguments(model="demo/model", latents="latents.pt", steps=11000, batch=32, rate=2e-3, text_rate=0.3, seed=4,
+                     save_seconds=240, stop=0, long_share=0.15, compiled=1)
     torch.manual_seed(args.seed)
     tokenizers, data = load_tokenizers(args.model), torch.load(os.path.join(args.work, args.latents))
     latents = pack((data["latents"].float() - data["mean"]) / data["std"])
@@ -91,6 +91,8 @@ def main():
     if step:
         average.weights, average.steps = start["average"], step
     log, saved, began = Log(os.path.join(args.work, "flow.csv"), ["loss", "loss_pure_noise"]), time.time(), time.time() - spent
+    if args.compiled:
+        flow.transformer.compile(dynamic=False)
     while step < (args.stop or args.steps):
         rng, generator = rng_for("flow", args.seed, step), torch.Generator().manual_seed(args.seed * 1000003 + step)
         pick = [rng.randrange(len(scenes)) for _ in range(args.batch)]
