@@ -122,10 +122,12 @@ void ay_round_f16_run(const ay_exec *ex, int64_t n, float *x, int64_t *overflows
 
 /* ---- rows: the registration of every micro-kernel; dispatch, kcheck and bench read the same tables (kernels.c) ------- */
 
-/** acc tile of mr x nr from packed panels: a [k][mr], b [k][nr]; c (+)= a*b. */
+/** acc tile of mr x nr from packed panels: a [k][mr], b [k][nr]; c (+)= a*b. height[r - 1] does the same for r < mr rows,
+ *  with a [k][r]. */
 typedef void (*ay_gemm_f32_fn)(int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool accumulate);
-typedef struct ay_gemm_f32_row { const char *name; ay_isa isa; int mr, nr; ay_gemm_f32_fn fn; } ay_gemm_f32_row;
-const ay_gemm_f32_row *ay_gemm_f32_rows(int *n);
+enum { AY_MAX_MR = 16, AY_MAX_NR = 32 };
+typedef struct ay_gemm_f32_row { const char *name; ay_isa isa; int mr, nr; ay_gemm_f32_fn fn, height[AY_MAX_MR]; } ay_gemm_f32_row;
+const ay_gemm_f32_row *const *ay_gemm_f32_rows(int *n);
 const ay_gemm_f32_row *ay_gemm_f32_pick(ay_isa isa);
 
 #endif

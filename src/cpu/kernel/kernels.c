@@ -1,22 +1,41 @@
 /* SPDX-License-Identifier: MIT
  *
  * The tables of kernels: one list per family, ordered from portable C to the newest level of each processor family. A new
- * kernel is a file and a line here. Rows of levels that this machine lacks are present (compiled) but never picked.
+ * kernel is a file and a line here. Rows of levels that this machine lacks are compiled but never picked.
  */
 #include "cpu/kernel/rows.h"
 
+/* The levels a family has on this processor family; every one of them is a file family_isa.c. */
 #if defined(__x86_64__)
-#define AY_ROWS_X86(x) x
+#define LEVELS(type, family)                                                                                           \
+    extern const type family##_c, family##_avx2, family##_avx512;                                                      \
+    static const type *const family##_list[] = {&family##_c, &family##_avx2, &family##_avx512};
+#elif defined(__aarch64__)
+#define LEVELS(type, family)                                                                                           \
+    extern const type family##_c, family##_neon;                                                                       \
+    static const type *const family##_list[] = {&family##_c, &family##_neon};
 #else
-#define AY_ROWS_X86(x)
-#endif
-#if defined(__aarch64__)
-#define AY_ROWS_ARM(x) x
-#else
-#define AY_ROWS_ARM(x)
+#define LEVELS(type, family)                                                                                           \
+    extern const type family##_c;                                                                                      \
+    static const type *const family##_list[] = {&family##_c};
 #endif
 
-extern const ay_elt_row ay_elt_row_c;
-static const ay_elt_row *const elt_rows[] = {&ay_elt_row_c};
+#define FAMILY(type, family)                                                                                           \
+    LEVELS(type, family)                                                                                               \
+    const type *const *family##_rows(int *n) {                                                                         \
+        *n = (int)(sizeof family##_list / sizeof *family##_list);                                                      \
+        return family##_list;                                                                                          \
+    }                                                                                                                  \
+    const type *family##_pick(ay_isa isa) {                                                                            \
+        int n;                                                                                                         \
+        const type *const *list = family##_rows(&n);                                                                   \
+        for (int i = n - 1; i > 0; i--) {                                                                              \
+            if (ay_isa_allows(isa, list[i]->isa)) return list[i];                                                      \
+        }                                                                                                              \
+        return list[0];                                                                                                \
+    }
 
-const ay_elt_row *ay_elt_pick(ay_isa isa) { return elt_rows[0]; }
+FAMILY(ay_gemm_f32_row, ay_gemm_f32)
+FAMILY(ay_pack_row, ay_pack)
+FAMILY(ay_dot_row, ay_dot)
+FAMILY(ay_elt_row, ay_elt)

@@ -18,7 +18,44 @@ typedef struct ay_elt_row {
     void (*gated)(ay_act act, int64_t n, const float *x, const float *y, float *out);
     int64_t (*round_f16)(int64_t n, float *x); /* returns how many finite numbers became infinite */
 } ay_elt_row;
-const ay_elt_row *ay_elt_rows(int *n);
+const ay_elt_row *const *ay_elt_rows(int *n);
 const ay_elt_row *ay_elt_pick(ay_isa isa);
+
+/* ---- packing: what stands between memory and the micro-kernels -------------------------------------------------------- */
+
+/** What happens to a finished row of sums: c = residual + gate * act(alpha * c + bias). */
+typedef struct ay_finish {
+    float alpha;
+    const float *bias, *gate; /* along the row, or NULL */
+    const float *residual;    /* the same row of it, or NULL */
+    float bias_all;           /* added to every number of the row */
+    ay_act act;
+} ay_finish;
+
+typedef struct ay_pack_row {
+    const char *name;
+    ay_isa isa;
+    /** Panel dst [k][width] from `rows` <= width rows of k numbers (float32, float16 or bfloat16, ld elements apart); the
+     *  columns past `rows` become 0. */
+    void (*turn)(ay_dtype t, const void *src, int64_t ld, int rows, int width, int64_t k, float *dst);
+    /** Panel dst [k][width] from k rows of `cols` <= width numbers, ld apart. */
+    void (*rows)(const float *src, int64_t ld, int cols, int width, int64_t k, float *dst);
+    /** out = (code - offset) * scale of n codes: int8, uint8, int4, uint4 from code number `begin` on. */
+    void (*codes)(ay_dtype t, int64_t n, const void *src, int64_t begin, float scale, float offset, float *out);
+    void (*finish)(const ay_finish *f, int64_t n, float *c);
+} ay_pack_row;
+const ay_pack_row *const *ay_pack_rows(int *n);
+const ay_pack_row *ay_pack_pick(ay_isa isa);
+
+/* ---- dot products: few rows of a against rows of a weight as it lies in the file ---------------------------------------- */
+enum { AY_DOT_M = 4, AY_DOT_N = 4 };
+/** out[i * AY_DOT_N + j] = a row i . w row j, for m, n in 1..4; w is float32, float16 or bfloat16. */
+typedef struct ay_dot_row {
+    const char *name;
+    ay_isa isa;
+    void (*dot)(ay_dtype t, int m, int n, int64_t k, const float *a, int64_t lda, const void *w, int64_t ldw, float *out);
+} ay_dot_row;
+const ay_dot_row *const *ay_dot_rows(int *n);
+const ay_dot_row *ay_dot_pick(ay_isa isa);
 
 #endif

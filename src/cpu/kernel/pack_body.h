@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Packing and finishing over simd.h: rows of weights or activations, in their file's number format, become the panels
+ * [k][width] that micro-kernels stream through; finished sums get their bias, activation, gate and residual.
+ */
+#include "cpu/kernel/rows.h"
+#include "cpu/kernel/vmath.h"
+
+AY_INLINE vf load_as(const ay_dtype t, const char *p) {
+    return t == AY_F16 ? v_load_f16(p) : t == AY_BF16 ? v_load_bf16(p) : v_load(p);
+}
+AY_INLINE vf loadn_as(const ay_dtype t, const char *p, int n) {
+    return t == AY_F16 ? v_loadn_f16(p, n) : t == AY_BF16 ? v_loadn_bf16(p, n) : v_loadn(p, n);
+}
+
+/** VL columns (fewer at the end of k) of up to VL rows, turned. Narrow panels are written in rising order with whole
+ *  vectors, each overwriting what the one before spilled; only the last of the panel must stop in time. */
+AY_INLINE void turn_block(const ay_dtype t, const char *src, int64_t pitch, int rows, int kn, int lanes, int width, bool spill, float *dst) {
+    vf r[VL];
+    if (kn == VL && rows == VL) {
+        AY_UNROLL for (int i = 0; i < VL; i++) r[i] = load_as(t, src + i * pitch);
+    } else if (kn == VL) {
+        AY_UNROLL for (int i = 0; i < VL; i++) r[i] = i < rows ? load_as(t, src + i * pitch) : v_set(0);
+    } else {
+        AY_UNROLL for (int i = 0; i < VL; i++) r[i] = i < rows ? loadn_as(t, src + i * pitch, kn) : v_set(0);
+    }
+    v_transpose(r);
+    if (kn == VL && (lanes == VL || spill)) {
+        AY_UNROLL for (int i = 0; i < VL; i++) v_store(dst + i * width, r[i]);
+    } else {
+        vf turned[VL]; /* a copy in memory: r above stays in registers only if nobody indexes it by a variable */
+        AY_UNROLL for (int i = 0; i < VL; i++) turned[i] = r[i];
+        for (int i = 0; i < kn; i++) v_storen(dst + i * width, turned[i], lanes);
+    }
+}
+
+AY_INLINE void turn_as(const ay_dtype t, const void *src, int64_t ld, int rows, int width, int64_t k, float *dst) {
+    int size = t == AY_F32 ? 4 : 2;
+    int64_t pitch = ld * size;
+    for (int64_t p = 0; p < k; p += VL) {
+        int kn = k - p < VL ? (int)(k - p) : VL;
+        for (int r0 = 0; r0 < width; r0 += VL) {
+            int left = rows - r0 < 0 ? 0 : rows - r0, lanes = width - r0 < VL ? width - r0 : VL;
+            bool spill = width < VL && p + 2 * VL <= k;
+            turn_block(t, (const char *)src + r0 * pitch + p * size, pitch, left < VL ? left : VL, kn, lanes, width, spill, dst + p * width + r0);
+        }
+    }
+}
+
+static void turn(ay_dtype t, const void *src, int64_t ld, int rows, int width, int64_t k, float *dst) {
+    if (t == AY_F32) turn_as(AY_F32, src, ld, rows, width, k, dst);
+    else if (t == AY_F16) turn_as(AY_F16, src, ld, rows, width, k, dst);
+    else turn_as(AY_BF16, src, ld, rows, width, k, dst);
+}
+
+static void rows(const float *src, int64_t ld, int cols, int width, int64_t k, float *dst) {
+    if (cols == width && width == 2 * VL) {
+        for (int64_t p = 0; p < k; p++, src += ld, dst += 2 * VL) {
+            v_store(dst, v_load(src));
+            v_store(dst + VL, v_load(src + VL));
+        }
+        return;
+    }
+    for (int64_t p = 0; p < k; p++, src += ld, dst += width) {
+        int c = 0;
+        for (; c + VL <= cols; c += VL) v_store(dst + c, v_load(src + c));
+        for (; c < cols; c++) dst[c] = src[c];
+        for (; c < width; c++) dst[c] = 0;
+    }
+}
+
+static void codes(ay_dtype t, int64_t n, const void *src, int64_t begin, float scale, float offset, float *out) {
+    const uint8_t *p = src;
+    vf s = v_set(scale), o = v_set(offset);
+    int64_t i = 0;
+    if (t == AY_I8 || t == AY_U8) {
+        p += begin;
+        for (; i + VL <= n; i += VL) v_store(out + i, v_mul(v_sub(t == AY_I8 ? v_load_i8(p + i) : v_load_u8(p + i), o), s));
+        for (; i < n; i++) out[i] = ((t == AY_I8 ? (float)(int8_t)p[i] : (float)p[i]) - offset) * scale;
+        return;
+    }
+    float value[16]; /* int4, uint4: every code's value, then look-ups, low nibble first */
+    for (int c = 0; c < 16; c++) value[c] = ((float)(t == AY_I4 && c > 7 ? c - 16 : c) - offset) * scale;
+    p += begin / 2;
+    if (begin & 1 && n > 0) out[i++] = value[*p++ >> 4];
+    for (; i + 2 <= n; i += 2, p++) {
+        out[i] = value[*p & 15];
+        out[i + 1] = value[*p >> 4];
+    }
+    if (i < n) out[i] = value[*p & 15];
+}
+
+AY_INLINE vf finish_one(const ay_finish *f, const ay_act act, int64_t i, int n, vf v) {
+    bool whole = n == VL;
+    v = v_mul(v, v_set(f->alpha));
+    if (f->bias) v = v_add(v, whole ? v_load(f->bias + i) : v_loadn(f->bias + i, n));
+    v = v_act(act, v_add(v, v_set(f->bias_all)));
+    if (f->gate) v = v_mul(v, whole ? v_load(f->gate + i) : v_loadn(f->gate + i, n));
+    if (f->residual) v = v_add(v, whole ? v_load(f->residual + i) : v_loadn(f->residual + i, n));
+    return v;
+}
+
+AY_INLINE void finish_as(const ay_finish *f, const ay_act act, int64_t n, float *c) {
+    int64_t i = 0;
+    for (; i + VL <= n; i += VL) v_store(c + i, finish_one(f, act, i, VL, v_load(c + i)));
+    if (i < n) v_storen(c + i, finish_one(f, act, i, (int)(n - i), v_loadn(c + i, (int)(n - i))), (int)(n - i));
+}
+
+static void finish(const ay_finish *f, int64_t n, float *c) {
+    switch (f->act) {
+    case AY_ACT_NONE: finish_as(f, AY_ACT_NONE, n, c); return;
+    case AY_ACT_GELU_TANH: finish_as(f, AY_ACT_GELU_TANH, n, c); return;
+    case AY_ACT_GELU_ERF: finish_as(f, AY_ACT_GELU_ERF, n, c); return;
+    case AY_ACT_GELU_SIGMOID: finish_as(f, AY_ACT_GELU_SIGMOID, n, c); return;
+    case AY_ACT_SILU: finish_as(f, AY_ACT_SILU, n, c); return;
+    case AY_ACT_RELU: finish_as(f, AY_ACT_RELU, n, c); return;
+    case AY_ACT_SIGMOID: finish_as(f, AY_ACT_SIGMOID, n, c); return;
+    case AY_ACT_TANH: finish_as(f, AY_ACT_TANH, n, c); return;
+    }
+}

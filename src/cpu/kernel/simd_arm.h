@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * simd.h for arm64's NEON: four lanes, masks as all-ones lanes.
+ */
+#include <arm_neon.h>
+
+#define VL 4
+typedef float32x4_t vf;
+typedef uint32x4_t vm;
+
+AY_INLINE vf v_load(const void *p) { return vreinterpretq_f32_u8(vld1q_u8(p)); }
+AY_INLINE void v_store(float *p, vf v) { vst1q_f32(p, v); }
+AY_INLINE vf v_loadn(const void *p, int n) {
+    float t[4] = {0};
+    memcpy(t, p, (size_t)n * 4);
+    return vld1q_f32(t);
+}
+AY_INLINE void v_storen(float *p, vf v, int n) {
+    float t[4];
+    vst1q_f32(t, v);
+    memcpy(p, t, (size_t)n * 4);
+}
+AY_INLINE vf v_load_f16(const void *p) { return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p))); }
+AY_INLINE vf v_load_bf16(const void *p) { return vreinterpretq_f32_u32(vshll_n_u16(vreinterpret_u16_u8(vld1_u8(p)), 16)); }
+AY_INLINE vf v_loadn_f16(const void *p, int n) {
+    uint16_t t[4] = {0};
+    memcpy(t, p, (size_t)n * 2);
+    return v_load_f16(t);
+}
+AY_INLINE vf v_loadn_bf16(const void *p, int n) {
+    uint16_t t[4] = {0};
+    memcpy(t, p, (size_t)n * 2);
+    return v_load_bf16(t);
+}
+AY_INLINE vf v_load_i8(const void *p) {
+    int32_t bytes;
+    memcpy(&bytes, p, 4);
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8((uint32_t)bytes)))));
+}
+AY_INLINE vf v_load_u8(const void *p) {
+    uint32_t bytes;
+    memcpy(&bytes, p, 4);
+    return vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(bytes)))));
+}
+AY_INLINE vf v_set(float x) { return vdupq_n_f32(x); }
+AY_INLINE vf v_add(vf a, vf b) { return vaddq_f32(a, b); }
+AY_INLINE vf v_sub(vf a, vf b) { return vsubq_f32(a, b); }
+AY_INLINE vf v_mul(vf a, vf b) { return vmulq_f32(a, b); }
+AY_INLINE vf v_div(vf a, vf b) { return vdivq_f32(a, b); }
+AY_INLINE vf v_fma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
+AY_INLINE vf v_fnma(vf a, vf b, vf c) { return vfmsq_f32(c, a, b); }
+AY_INLINE vf v_max(vf a, vf b) { return vmaxq_f32(a, b); }
+AY_INLINE vf v_min(vf a, vf b) { return vminq_f32(a, b); }
+AY_INLINE vf v_sqrt(vf a) { return vsqrtq_f32(a); }
+AY_INLINE vf v_rint(vf a) { return vrndnq_f32(a); }
+AY_INLINE vf v_floor(vf a) { return vrndmq_f32(a); }
+AY_INLINE vf v_ceil(vf a) { return vrndpq_f32(a); }
+AY_INLINE vf v_abs(vf a) { return vabsq_f32(a); }
+AY_INLINE vf v_copysign(vf mag, vf sign) { return vbslq_f32(vdupq_n_u32(0x80000000u), sign, mag); }
+AY_INLINE vm v_lt(vf a, vf b) { return vcltq_f32(a, b); }
+AY_INLINE vm v_isnan(vf a) { return vmvnq_u32(vceqq_f32(a, a)); }
+AY_INLINE vm v_or(vm a, vm b) { return vorrq_u32(a, b); }
+AY_INLINE vm v_andnot(vm a, vm b) { return vbicq_u32(b, a); }
+AY_INLINE int v_count(vm m) { return (int)vaddvq_u32(vshrq_n_u32(m, 31)); }
+AY_INLINE vf v_sel(vm m, vf a, vf b) { return vbslq_f32(m, a, b); }
+AY_INLINE vf v_ldexp(vf x, vf n) {
+    int32x4_t e = vcvtnq_s32_f32(n), h = vshrq_n_s32(e, 1), bias = vdupq_n_s32(127);
+    vf p = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(h, bias), 23));
+    vf q = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vsubq_s32(e, h), bias), 23));
+    return vmulq_f32(vmulq_f32(x, p), q);
+}
+AY_INLINE vf v_round_f16(vf a) { return vcvt_f32_f16(vcvt_f16_f32(a)); }
+AY_INLINE float v_hsum(vf a) { return vaddvq_f32(a); }
+AY_INLINE float v_hmax(vf a) { return vmaxvq_f32(a); }
+AY_INLINE void v_transpose(vf r[VL]) {
+    float32x4_t a = vtrn1q_f32(r[0], r[1]), b = vtrn2q_f32(r[0], r[1]), c = vtrn1q_f32(r[2], r[3]), d = vtrn2q_f32(r[2], r[3]);
+    r[0] = vcombine_f32(vget_low_f32(a), vget_low_f32(c));
+    r[1] = vcombine_f32(vget_low_f32(b), vget_low_f32(d));
+    r[2] = vcombine_f32(vget_high_f32(a), vget_high_f32(c));
+    r[3] = vcombine_f32(vget_high_f32(b), vget_high_f32(d));
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * simd.h for portable C: vectors of one float. The compiler may widen the loops as it likes.
+ */
+#include "base/half.h"
+
+#include <math.h>
+
+#define VL 1
+typedef float vf;
+typedef int vm;
+
+AY_INLINE vf v_load(const void *p) { float v; memcpy(&v, p, 4); return v; }
+AY_INLINE void v_store(float *p, vf v) { *p = v; }
+AY_INLINE vf v_loadn(const void *p, int n) { return v_load(p); }
+AY_INLINE void v_storen(float *p, vf v, int n) { *p = v; }
+AY_INLINE vf v_load_f16(const void *p) { uint16_t h; memcpy(&h, p, 2); return ay_f16_to_f32(h); }
+AY_INLINE vf v_load_bf16(const void *p) { uint16_t h; memcpy(&h, p, 2); return ay_bf16_to_f32(h); }
+AY_INLINE vf v_loadn_f16(const void *p, int n) { return v_load_f16(p); }
+AY_INLINE vf v_loadn_bf16(const void *p, int n) { return v_load_bf16(p); }
+AY_INLINE vf v_load_i8(const void *p) { return (float)*(const int8_t *)p; }
+AY_INLINE vf v_load_u8(const void *p) { return (float)*(const uint8_t *)p; }
+AY_INLINE vf v_set(float x) { return x; }
+AY_INLINE vf v_add(vf a, vf b) { return a + b; }
+AY_INLINE vf v_sub(vf a, vf b) { return a - b; }
+AY_INLINE vf v_mul(vf a, vf b) { return a * b; }
+AY_INLINE vf v_div(vf a, vf b) { return a / b; }
+AY_INLINE vf v_fma(vf a, vf b, vf c) { return a * b + c; }
+AY_INLINE vf v_fnma(vf a, vf b, vf c) { return c - a * b; }
+AY_INLINE vf v_max(vf a, vf b) { return a > b ? a : b; }
+AY_INLINE vf v_min(vf a, vf b) { return a < b ? a : b; }
+AY_INLINE vf v_sqrt(vf a) { return sqrtf(a); }
+AY_INLINE vf v_rint(vf a) { return rintf(a); }
+AY_INLINE vf v_floor(vf a) { return floorf(a); }
+AY_INLINE vf v_ceil(vf a) { return ceilf(a); }
+AY_INLINE vf v_abs(vf a) { return fabsf(a); }
+AY_INLINE vf v_copysign(vf mag, vf sign) { return copysignf(mag, sign); }
+AY_INLINE vm v_lt(vf a, vf b) { return a < b; }
+AY_INLINE vm v_isnan(vf a) { return a != a; }
+AY_INLINE vm v_or(vm a, vm b) { return a | b; }
+AY_INLINE vm v_andnot(vm a, vm b) { return (int)(!a && b); } /* not a, and b */
+AY_INLINE int v_count(vm m) { return m; }
+AY_INLINE vf v_sel(vm m, vf a, vf b) { return m ? a : b; }
+/** x * 2^n, n whole, within [-152, 129]. */
+AY_INLINE vf v_ldexp(vf x, vf n) { return ldexpf(x, (int)n); }
+AY_INLINE vf v_round_f16(vf a) { return ay_f16_to_f32(ay_f32_to_f16(a)); }
+AY_INLINE float v_hsum(vf a) { return a; }
+AY_INLINE float v_hmax(vf a) { return a; }
+AY_INLINE void v_transpose(vf r[VL]) {}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * simd.h for AVX2 with FMA and F16C: eight lanes, masks as all-ones lanes.
+ */
+#include <immintrin.h>
+
+#define VL 8
+typedef __m256 vf;
+typedef __m256 vm;
+
+AY_INLINE __m256i v_first(int n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+AY_INLINE vf v_load(const void *p) { return _mm256_loadu_ps(p); }
+AY_INLINE void v_store(float *p, vf v) { _mm256_storeu_ps(p, v); }
+AY_INLINE vf v_loadn(const void *p, int n) { return _mm256_maskload_ps(p, v_first(n)); }
+AY_INLINE void v_storen(float *p, vf v, int n) { _mm256_maskstore_ps(p, v_first(n), v); }
+AY_INLINE vf v_load_f16(const void *p) { return _mm256_cvtph_ps(_mm_loadu_si128(p)); }
+AY_INLINE vf v_load_bf16(const void *p) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p)), 16)); }
+AY_INLINE vf v_loadn_f16(const void *p, int n) {
+    uint16_t t[8] = {0};
+    memcpy(t, p, (size_t)n * 2);
+    return v_load_f16(t);
+}
+AY_INLINE vf v_loadn_bf16(const void *p, int n) {
+    uint16_t t[8] = {0};
+    memcpy(t, p, (size_t)n * 2);
+    return v_load_bf16(t);
+}
+AY_INLINE vf v_load_i8(const void *p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p))); }
+AY_INLINE vf v_load_u8(const void *p) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p))); }
+AY_INLINE vf v_set(float x) { return _mm256_set1_ps(x); }
+AY_INLINE vf v_add(vf a, vf b) { return _mm256_add_ps(a, b); }
+AY_INLINE vf v_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
+AY_INLINE vf v_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
+AY_INLINE vf v_div(vf a, vf b) { return _mm256_div_ps(a, b); }
+AY_INLINE vf v_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+AY_INLINE vf v_fnma(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); }
+AY_INLINE vf v_max(vf a, vf b) { return _mm256_max_ps(a, b); }
+AY_INLINE vf v_min(vf a, vf b) { return _mm256_min_ps(a, b); }
+AY_INLINE vf v_sqrt(vf a) { return _mm256_sqrt_ps(a); }
+AY_INLINE vf v_rint(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+AY_INLINE vf v_floor(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+AY_INLINE vf v_ceil(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC); }
+AY_INLINE vf v_abs(vf a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+AY_INLINE vf v_copysign(vf mag, vf sign) { return _mm256_or_ps(v_abs(mag), _mm256_and_ps(_mm256_set1_ps(-0.0f), sign)); }
+AY_INLINE vm v_lt(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+AY_INLINE vm v_isnan(vf a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
+AY_INLINE vm v_or(vm a, vm b) { return _mm256_or_ps(a, b); }
+AY_INLINE vm v_andnot(vm a, vm b) { return _mm256_andnot_ps(a, b); }
+AY_INLINE int v_count(vm m) { return __builtin_popcount((unsigned)_mm256_movemask_ps(m)); }
+AY_INLINE vf v_sel(vm m, vf a, vf b) { return _mm256_blendv_ps(b, a, m); }
+/** In two steps, so that the power never leaves the range of normal numbers before the product does. */
+AY_INLINE vf v_ldexp(vf x, vf n) {
+    __m256i e = _mm256_cvtps_epi32(n), h = _mm256_srai_epi32(e, 1), bias = _mm256_set1_epi32(127);
+    vf p = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(h, bias), 23));
+    vf q = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(e, h), bias), 23));
+    return _mm256_mul_ps(_mm256_mul_ps(x, p), q);
+}
+AY_INLINE vf v_round_f16(vf a) { return _mm256_cvtph_ps(_mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT)); }
+AY_INLINE float v_hsum(vf a) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+AY_INLINE float v_hmax(vf a) {
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+AY_INLINE void v_transpose(vf r[VL]) {
+    vf t[8];
+    AY_UNROLL for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    AY_UNROLL for (int i = 0; i < 8; i += 4) {
+        r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+        r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+        r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    AY_UNROLL for (int i = 0; i < 4; i++) {
+        t[i] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x20);
+        t[i + 4] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x31);
+    }
+    AY_UNROLL for (int i = 0; i < 8; i++) r[i] = t[i];
+}

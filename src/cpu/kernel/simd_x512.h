@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * simd.h for AVX-512 (f, bw, dq, vl): sixteen lanes, masks in mask registers.
+ */
+#include <immintrin.h>
+
+#define VL 16
+typedef __m512 vf;
+typedef __mmask16 vm;
+
+AY_INLINE vm v_first(int n) { return (vm)_cvtu32_mask16((1u << n) - 1u); }
+AY_INLINE vf v_load(const void *p) { return _mm512_loadu_ps(p); }
+AY_INLINE void v_store(float *p, vf v) { _mm512_storeu_ps(p, v); }
+AY_INLINE vf v_loadn(const void *p, int n) { return _mm512_maskz_loadu_ps(v_first(n), p); }
+AY_INLINE void v_storen(float *p, vf v, int n) { _mm512_mask_storeu_ps(p, v_first(n), v); }
+AY_INLINE vf v_load_f16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256(p)); }
+AY_INLINE vf v_widen_bf16(__m256i h) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
+AY_INLINE vf v_load_bf16(const void *p) { return v_widen_bf16(_mm256_loadu_si256(p)); }
+AY_INLINE vf v_loadn_f16(const void *p, int n) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(v_first(n), p)); }
+AY_INLINE vf v_loadn_bf16(const void *p, int n) { return v_widen_bf16(_mm256_maskz_loadu_epi16(v_first(n), p)); }
+AY_INLINE vf v_load_i8(const void *p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p))); }
+AY_INLINE vf v_load_u8(const void *p) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p))); }
+AY_INLINE vf v_set(float x) { return _mm512_set1_ps(x); }
+AY_INLINE vf v_add(vf a, vf b) { return _mm512_add_ps(a, b); }
+AY_INLINE vf v_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
+AY_INLINE vf v_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+AY_INLINE vf v_div(vf a, vf b) { return _mm512_div_ps(a, b); }
+AY_INLINE vf v_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+AY_INLINE vf v_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }
+AY_INLINE vf v_max(vf a, vf b) { return _mm512_max_ps(a, b); }
+AY_INLINE vf v_min(vf a, vf b) { return _mm512_min_ps(a, b); }
+AY_INLINE vf v_sqrt(vf a) { return _mm512_sqrt_ps(a); }
+AY_INLINE vf v_rint(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+AY_INLINE vf v_floor(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+AY_INLINE vf v_ceil(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC); }
+AY_INLINE vf v_abs(vf a) { return _mm512_abs_ps(a); }
+AY_INLINE vf v_copysign(vf mag, vf sign) {
+    __m512i s = _mm512_castps_si512(sign), m = _mm512_castps_si512(mag), bit = _mm512_set1_epi32(INT32_MIN);
+    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(bit, s, m, 0xca)); /* bit ? s : m */
+}
+AY_INLINE vm v_lt(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+AY_INLINE vm v_isnan(vf a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
+AY_INLINE vm v_or(vm a, vm b) { return (vm)(a | b); }
+AY_INLINE vm v_andnot(vm a, vm b) { return (vm)(~a & b); }
+AY_INLINE int v_count(vm m) { return __builtin_popcount(m); }
+AY_INLINE vf v_sel(vm m, vf a, vf b) { return _mm512_mask_blend_ps(m, b, a); }
+AY_INLINE vf v_ldexp(vf x, vf n) { return _mm512_scalef_ps(x, n); }
+AY_INLINE vf v_round_f16(vf a) { return _mm512_cvtph_ps(_mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)); }
+AY_INLINE float v_hsum(vf a) { return _mm512_reduce_add_ps(a); }
+AY_INLINE float v_hmax(vf a) { return _mm512_reduce_max_ps(a); }
+/** Rows become columns: pairs, quads, then 128-bit quarters across the register. */
+AY_INLINE void v_transpose(vf r[VL]) {
+    vf t[16];
+    AY_UNROLL for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    AY_UNROLL for (int i = 0; i < 16; i += 4) {
+        r[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(t[i]), _mm512_castps_pd(t[i + 2])));
+        r[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(t[i]), _mm512_castps_pd(t[i + 2])));
+        r[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(t[i + 1]), _mm512_castps_pd(t[i + 3])));
+        r[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(t[i + 1]), _mm512_castps_pd(t[i + 3])));
+    }
+    AY_UNROLL for (int i = 0; i < 4; i++) {
+        t[i] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88);
+        t[i + 4] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd);
+        t[i + 8] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0x88);
+        t[i + 12] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0xdd);
+    }
+    AY_UNROLL for (int i = 0; i < 4; i++) {
+        r[i] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
+        r[i + 4] = _mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0x88);
+        r[i + 8] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd);
+        r[i + 12] = _mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0xdd);
+    }
+}

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Elementary functions over simd.h's vectors, each within about two units in the last place where nothing else is said.
+ * The polynomials are our own least-squares fits at Chebyshev nodes. NaN goes through; infinities give the limits.
+ */
+#ifndef AY_KERNEL_VMATH_H
+#define AY_KERNEL_VMATH_H
+
+#include "cpu/kernel/kernel.h"
+#include "cpu/kernel/simd.h"
+
+/** e^x: n = round(x / ln 2), a polynomial on the rest, times 2^n. */
+AY_INLINE vf v_exp(vf x) {
+    vf y = v_min(v_set(89.0f), v_max(v_set(-104.0f), x));
+    vf n = v_rint(v_mul(y, v_set(1.44269504f)));
+    vf r = v_fnma(n, v_set(0.693359375f), y);
+    r = v_fnma(n, v_set(-2.12194440e-4f), r);
+    vf p = v_set(1.991808629e-04f);
+    p = v_fma(p, r, v_set(1.394725682e-03f));
+    p = v_fma(p, r, v_set(8.333265160e-03f));
+    p = v_fma(p, r, v_set(4.166625315e-02f));
+    p = v_fma(p, r, v_set(1.666666686e-01f));
+    p = v_fma(p, r, v_set(5.000000083e-01f));
+    p = v_add(v_fma(v_mul(r, r), p, r), v_set(1.0f));
+    return v_ldexp(p, n);
+}
+
+AY_INLINE vf v_sigmoid(vf x) { return v_div(v_set(1.0f), v_add(v_set(1.0f), v_exp(v_sub(v_set(0.0f), x)))); }
+
+/** An odd polynomial near 0, where 1 - 2 / (e^2x + 1) would cancel. */
+AY_INLINE vf v_tanh(vf x) {
+    vf a = v_abs(x), s = v_mul(x, x);
+    vf p = v_set(-5.709477751e-03f);
+    p = v_fma(p, s, v_set(2.064411690e-02f));
+    p = v_fma(p, s, v_set(-5.374161620e-02f));
+    p = v_fma(p, s, v_set(1.333147008e-01f));
+    p = v_fma(p, s, v_set(-3.333328320e-01f));
+    p = v_fma(v_mul(p, s), x, x);
+    vf big = v_sub(v_set(1.0f), v_div(v_set(2.0f), v_add(v_exp(v_add(a, a)), v_set(1.0f))));
+    return v_sel(v_lt(a, v_set(0.625f)), p, v_sel(v_isnan(x), x, v_copysign(big, x)));
+}
+
+/** An odd polynomial below 0.92; above, 1 - e^-q(|x|) with q fitted to -ln(erfc). */
+AY_INLINE vf v_erf(vf x) {
+    vf a = v_min(v_set(4.0f), v_abs(x)), s = v_mul(a, a);
+    vf p = v_set(-5.976890567e-04f);
+    p = v_fma(p, s, v_set(4.990979556e-03f));
+    p = v_fma(p, s, v_set(-2.676556647e-02f));
+    p = v_fma(p, s, v_set(1.128180276e-01f));
+    p = v_fma(p, s, v_set(-3.761249432e-01f));
+    p = v_fma(p, s, v_set(1.283791500e-01f));
+    p = v_fma(p, x, x);
+    vf q = v_set(2.090967612e-05f);
+    q = v_fma(q, a, v_set(-4.323043177e-04f));
+    q = v_fma(q, a, v_set(4.160532973e-03f));
+    q = v_fma(q, a, v_set(-2.509151156e-02f));
+    q = v_fma(q, a, v_set(1.082366408e-01f));
+    q = v_fma(q, a, v_set(6.333866283e-01f));
+    q = v_fma(q, a, v_set(1.129495168e+00f));
+    q = v_fma(q, a, v_set(-1.705536787e-04f));
+    vf big = v_copysign(v_sub(v_set(1.0f), v_exp(v_sub(v_set(0.0f), q))), x);
+    return v_sel(v_lt(a, v_set(0.92f)), p, v_sel(v_isnan(x), x, big));
+}
+
+AY_INLINE vf v_silu(vf x) { return v_div(x, v_add(v_set(1.0f), v_exp(v_sub(v_set(0.0f), x)))); }
+
+AY_INLINE vf v_gelu_tanh(vf x) {
+    vf u = v_mul(v_set(0.7978845608f), v_fma(v_mul(v_set(0.044715f), v_mul(x, x)), x, x));
+    vf h = v_mul(v_set(0.5f), x);
+    return v_fma(h, v_tanh(u), h);
+}
+
+AY_INLINE vf v_gelu_erf(vf x) {
+    vf h = v_mul(v_set(0.5f), x);
+    return v_fma(h, v_erf(v_mul(x, v_set(0.7071067812f))), h);
+}
+
+AY_INLINE vf v_gelu_sigmoid(vf x) { return v_div(x, v_add(v_set(1.0f), v_exp(v_mul(v_set(-1.702f), x)))); }
+AY_INLINE vf v_relu(vf x) { return v_sel(v_lt(x, v_set(0.0f)), v_set(0.0f), x); }
+
+AY_INLINE vf v_act(const ay_act act, vf x) {
+    switch (act) {
+    case AY_ACT_NONE: return x;
+    case AY_ACT_GELU_TANH: return v_gelu_tanh(x);
+    case AY_ACT_GELU_ERF: return v_gelu_erf(x);
+    case AY_ACT_GELU_SIGMOID: return v_gelu_sigmoid(x);
+    case AY_ACT_SILU: return v_silu(x);
+    case AY_ACT_RELU: return v_relu(x);
+    case AY_ACT_SIGMOID: return v_sigmoid(x);
+    case AY_ACT_TANH: return v_tanh(x);
+    }
+    return x;
+}
+
+#endif
