@@ -128,8 +128,7 @@ static alloy_status binary_number(const ay_graph *g, ay_node *n) {
     return ALLOY_OK;
 }
 
-static alloy_status compare(const ay_graph *g, ay_node *n) {
-    if (n->op != AY_OP_EQ && n->op != AY_OP_NE) AY_TRY(number(g, n, 0));
+static alloy_status equality(const ay_graph *g, ay_node *n) {
     AY_TRY(ay_infer_same_dtype(g, n, 0, 1));
     ay_type out = {.dtype = AY_BOOL};
     AY_TRY(shapes_meet(g, n, 0, 1, &out));
@@ -137,10 +136,15 @@ static alloy_status compare(const ay_graph *g, ay_node *n) {
     return ALLOY_OK;
 }
 
+static alloy_status compare(const ay_graph *g, ay_node *n) {
+    AY_TRY(number(g, n, 0));
+    return equality(g, n);
+}
+
 static alloy_status logic(const ay_graph *g, ay_node *n) {
     AY_TRY(boolean(g, n, 0));
     AY_TRY(boolean(g, n, 1));
-    return compare(g, n);
+    return equality(g, n);
 }
 
 static alloy_status where(const ay_graph *g, ay_node *n) {
@@ -202,7 +206,7 @@ static const ay_infer_fn table[AY_OP_COUNT] = {
     [AY_OP_SIGN] = unary_number, [AY_OP_NOT] = unary_bool, [AY_OP_CAST] = cast,
     [AY_OP_ADD] = binary_number, [AY_OP_SUB] = binary_number, [AY_OP_MUL] = binary_number, [AY_OP_DIV] = binary_number,
     [AY_OP_MOD] = binary_number, [AY_OP_MAX] = binary_number, [AY_OP_MIN] = binary_number, [AY_OP_POW] = binary_number,
-    [AY_OP_EQ] = compare, [AY_OP_NE] = compare, [AY_OP_LT] = compare, [AY_OP_LE] = compare, [AY_OP_GT] = compare,
+    [AY_OP_EQ] = equality, [AY_OP_NE] = equality, [AY_OP_LT] = compare, [AY_OP_LE] = compare, [AY_OP_GT] = compare,
     [AY_OP_GE] = compare, [AY_OP_AND] = logic, [AY_OP_OR] = logic, [AY_OP_XOR] = logic, [AY_OP_WHERE] = where,
     [AY_OP_SUM] = reduce, [AY_OP_RMAX] = reduce, [AY_OP_RMIN] = reduce, [AY_OP_PROD] = reduce, [AY_OP_ARGMAX] = reduce,
     [AY_OP_CUMSUM] = unary_number, [AY_OP_TOPK] = topk,
