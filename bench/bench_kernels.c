@@ -160,6 +160,17 @@ static void need_scratch(bench *b, size_t bytes) {
     b->ex.scratch_bytes = bytes;
 }
 
+/** Times a thing beside the ceiling in pairs and prints the beginning of its line. */
+static void share(bench *b, work_fn fn, void *arg, double gflop) {
+    double ours[16], part[16];
+    for (int i = 0; i < b->pairs; i++) {
+        ours[i] = once(b, fn, arg);
+        part[i] = gflop / ours[i] / peak_now(b);
+    }
+    double s = median(ours, b->pairs);
+    printf("  %9.3f ms %7.1f GFLOP/s %4.0f %% of FMA", s * 1e3, gflop / s, 100 * median(part, b->pairs));
+}
+
 /* ---- matrix products ------------------------------------------------------------------------------------------------------- */
 
 static void gemm_run(bench *b, void *arg) { ay_gemm_run(&b->ex, arg); }
@@ -202,6 +213,31 @@ static void bench_gemm(bench *b, bool quick) {
     gemm_row(b, 1, 18432, 3072, AY_F16);
     gemm_row(b, 1, 18432, 3072, AY_F32);
     gemm_row(b, 16, 3072, 3072, AY_F16);
+}
+
+/* ---- attention ----------------------------------------------------------------------------------------------------------------- */
+
+static void attn_run(bench *b, void *arg) { ay_attn_run(&b->ex, arg); }
+
+static void attn_row(bench *b, int64_t l, int64_t heads, int64_t d) {
+    int64_t n = l * heads * d;
+    ay_attn a = {.batch = 1, .heads = heads, .lq = l, .lk = l, .d = d, .dv = d, .q = b->room, .k = b->room + n, .v = b->room + 2 * n, .o = b->room + 3 * n,
+                 .scale = 0.1f};
+    int64_t *strides[] = {a.qs, a.ks, a.vs, a.os};
+    for (int i = 0; i < 4; i++) strides[i][0] = n, strides[i][1] = d, strides[i][2] = heads * d;
+    need_scratch(b, ay_attn_scratch(b->ex.isa, b->threads, &a));
+    share(b, attn_run, &a, 4e-9 * (double)l * (double)l * (double)heads * (double)d);
+    printf("  %lld tokens x %lld heads x %lld\n", (long long)l, (long long)heads, (long long)d);
+    fflush(stdout);
+}
+
+static void bench_attn(bench *b, bool quick) {
+    printf("attention\n");
+    attn_row(b, 1536, 24, 128);
+    attn_row(b, 4096, 8, 40);
+    attn_row(b, 77, 12, 64);
+    attn_row(b, 4096, 1, 512);
+    if (!quick) attn_row(b, 4608, 24, 128);
 }
 
 /* ---- set-up ------------------------------------------------------------------------------------------------------------------ */
@@ -248,6 +284,7 @@ int main(int argc, char **argv) {
     find_blas(&b);
     ceilings(&b);
     if (!b.only || strcmp(b.only, "gemm") == 0) bench_gemm(&b, quick);
+    if (!b.only || strcmp(b.only, "attn") == 0) bench_attn(&b, quick);
     ay_pool_free(b.ex.pool);
     return 0;
 }
