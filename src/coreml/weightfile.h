@@ -48,7 +48,7 @@ alloy_status ay_weight_writer_put(ay_weight_writer *w, const void *bytes, size_t
 /** Fails when fewer bytes came than the blob holds (more fail in put); `name` is for the sentence. */
 alloy_status ay_weight_writer_end(ay_weight_writer *w, const char *name);
 uint32_t ay_weight_writer_count(const ay_weight_writer *w);
-/** Closes; writes the count into the header, syncs, and gives the SHA-256 of the metadata and data written (32 bytes). */
+/** Closes; writes the count into the header, syncs, and gives a fingerprint of all that was written. */
 alloy_status ay_weight_writer_close(ay_weight_writer **w, uint8_t digest[32]);
 /** Closes without finishing (after a failure). */
 void ay_weight_writer_abandon(ay_weight_writer **w);
