@@ -87,6 +87,13 @@ char *ay_sprintf(ay_arena *a, const char *fmt, ...) {
 
 bool ay_arena_failed(const ay_arena *a) { return a->failed; }
 
+bool ay_arena_owns(const ay_arena *a, const void *p) {
+    uintptr_t at = (uintptr_t)p;
+    for (const chunk *c = a->head; c; c = c->next)
+        if (at >= (uintptr_t)c->bytes && at < (uintptr_t)c->bytes + c->cap) return true;
+    return false;
+}
+
 static bool reserve(ay_buf *b, size_t more) {
     if (b->failed) return false;
     if (more >= SIZE_MAX - b->len - 1) return b->failed = true, false;

@@ -79,6 +79,8 @@ char *ay_strdup(ay_arena *a, const char *s);
 char *ay_strndup(ay_arena *a, const char *s, size_t n);
 char *ay_sprintf(ay_arena *a, const char *fmt, ...) AY_PRINTF(2, 3);
 bool ay_arena_failed(const ay_arena *a);
+/** Whether `p` points into memory of this arena, and so ends with it. */
+bool ay_arena_owns(const ay_arena *a, const void *p);
 
 /* ---- growing bytes ----------------------------------------------------------------------------------------------- */
 

@@ -69,7 +69,8 @@ static uint32_t to_f8(uint32_t mag, int man_bits, int bias) {
 
 uint8_t ay_f32_to_f8e4m3(float f) {
     uint32_t u = bits_of(f), sign = u >> 24 & 0x80, mag = u & 0x7fffffff;
-    if (mag >= 0x43f00000) return (uint8_t)(sign | 0x7f); /* 480 and up, infinity, NaN */
+    if (mag > 0x7f800000) return (uint8_t)(sign | 0x7f);
+    if (mag > 0x43e00000) mag = 0x43e00000; /* 448; infinity too, as torch 2.15 does (some earlier ones gave NaN) */
     return (uint8_t)(sign | to_f8(mag, 3, 7));
 }
 

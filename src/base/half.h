@@ -13,7 +13,7 @@ float ay_bf16_to_f32(uint16_t h);
 uint16_t ay_f32_to_bf16(float f);
 float ay_f8e4m3_to_f32(uint8_t v); /* e4m3fn: no infinity, 0x7f and 0xff are NaN */
 float ay_f8e5m2_to_f32(uint8_t v);
-uint8_t ay_f32_to_f8e4m3(float f); /* beyond 464: NaN, as there is no infinity */
+uint8_t ay_f32_to_f8e4m3(float f); /* there is no infinity: saturates at 448 */
 uint8_t ay_f32_to_f8e5m2(float f); /* overflow gives infinity */
 
 #endif

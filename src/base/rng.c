@@ -70,7 +70,7 @@ static float log_block(float x) {
     static const float p[9] = {7.0376836292E-2f,  -1.1514610310E-1f, 1.1676998740E-1f,  -1.2420140846E-1f, 1.4249322787E-1f,
                                -1.6668057665E-1f, 2.0000714765E-1f,  -2.4999993993E-1f, 3.3333331174E-1f};
     uint32_t u = bits_of(x);
-    float e = (float)((int)(u >> 23) - 127) + 1;      /* x = m * 2^e, m in [0.5, 1) */
+    float e = (float)((int)(u >> 23) - 127) + 1; /* x = m * 2^e, m in [0.5, 1) */
     float m = float_of((u & ~0x7f800000u) | 0x3f000000u);
     if (m < 0.707106781186547524f) {
         e -= 1;

@@ -66,6 +66,9 @@ void ay_package_close(ay_package **p);
 const ay_package_info *ay_package_describe(const ay_package *p);
 /** The MIL program of one function (NULL: the default) as a graph, weights bound to the map. */
 alloy_status ay_package_graph(ay_package *p, const char *function, ay_graph **out);
+/** The same where shapes in the program depend on the numbers in some inputs: `known` gives those inputs (by name, others
+ *  are ignored). The graph then holds for these numbers only. */
+alloy_status ay_package_graph_known(ay_package *p, const char *function, const ay_tensor *known, int n_known, ay_graph **out);
 /** The raw blob whose metadata is at `offset` (checked): for binding by alloy.json's table. */
 alloy_status ay_package_blob(ay_package *p, uint64_t offset, ay_dtype *dtype, const void **data, size_t *bytes);
 

@@ -54,8 +54,11 @@ typedef struct ay_image { int width, height, channels; uint8_t *pixels; } ay_ima
 void ay_image_free(ay_image *im);
 /** PNG, JPEG or WebP by content; at most `max_pixels`. */
 alloy_status ay_image_read(ay_ctx *cx, const char *path, int64_t max_pixels, ay_image *out);
+/** The same over bytes in memory; `what` names them in sentences. */
+alloy_status ay_image_parse(ay_ctx *cx, const char *what, const void *bytes, size_t n, int64_t max_pixels, ay_image *out);
 /** text: keyword, value, ..., NULL as iTXt/tEXt chunks (UTF-8). Atomic. */
 alloy_status ay_png_write(ay_ctx *cx, const char *path, const ay_image *im, const char *const *text);
 /** The text chunks of a PNG: keyword, value, ..., NULL in `arena`. */
 alloy_status ay_png_text(ay_ctx *cx, const char *path, ay_arena *arena, char ***text);
+alloy_status ay_png_text_parse(ay_ctx *cx, const char *what, const void *bytes, size_t n, ay_arena *arena, char ***text);
 #endif

@@ -16,14 +16,14 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are little-endi
 
 /* ---- to float32 ---------------------------------------------------------------------------------------------------- */
 
-#define TO_F32(name, T, expr)                                                                                          \
-    static void name##_to_f32(const void *from, int64_t begin, int64_t n, float *out) {                                \
-        const unsigned char *p = (const unsigned char *)from + (size_t)begin * sizeof(T);                              \
-        for (int64_t i = 0; i < n; i++) {                                                                              \
-            T v;                                                                                                       \
-            memcpy(&v, p + (size_t)i * sizeof v, sizeof v);                                                            \
-            out[i] = (expr);                                                                                           \
-        }                                                                                                              \
+#define TO_F32(name, T, expr)                                                                                               \
+    static void name##_to_f32(const void *from, int64_t begin, int64_t n, float *out) {                                     \
+        const unsigned char *p = (const unsigned char *)from + (size_t)begin * sizeof(T);                                   \
+        for (int64_t i = 0; i < n; i++) {                                                                                   \
+            T v;                                                                                                            \
+            memcpy(&v, p + (size_t)i * sizeof v, sizeof v);                                                                 \
+            out[i] = (expr);                                                                                                \
+        }                                                                                                                   \
     }
 TO_F32(f64, double, (float)v)
 TO_F32(f16, uint16_t, ay_f16_to_f32(v))
@@ -52,12 +52,12 @@ static unsigned bits_at(const unsigned char *p, int64_t i, int bits) {
     return v & ((1u << bits) - 1);
 }
 
-#define BITS_TO_F32(name, bits, expr)                                                                                  \
-    static void name##_to_f32(const void *from, int64_t begin, int64_t n, float *out) {                                \
-        for (int64_t i = 0; i < n; i++) {                                                                              \
-            unsigned v = bits_at(from, begin + i, bits);                                                               \
-            out[i] = (expr);                                                                                           \
-        }                                                                                                              \
+#define BITS_TO_F32(name, bits, expr)                                                                                       \
+    static void name##_to_f32(const void *from, int64_t begin, int64_t n, float *out) {                                     \
+        for (int64_t i = 0; i < n; i++) {                                                                                   \
+            unsigned v = bits_at(from, begin + i, bits);                                                                    \
+            out[i] = (expr);                                                                                                \
+        }                                                                                                                   \
     }
 BITS_TO_F32(i4, 4, (float)((int)(v ^ 8) - 8))
 BITS_TO_F32(u6, 6, (float)v)
@@ -80,13 +80,13 @@ static uint64_t to_u64(float f) {
     return !(r > 0) ? 0 : r >= 0x1p64f ? UINT64_MAX : (uint64_t)r;
 }
 
-#define FROM_F32(name, T, expr)                                                                                        \
-    static void name##_from_f32(const float *from, int64_t n, void *out) {                                             \
-        for (int64_t i = 0; i < n; i++) {                                                                              \
-            float f = from[i];                                                                                         \
-            T v = (T)(expr);                                                                                           \
-            memcpy((unsigned char *)out + (size_t)i * sizeof v, &v, sizeof v);                                         \
-        }                                                                                                              \
+#define FROM_F32(name, T, expr)                                                                                             \
+    static void name##_from_f32(const float *from, int64_t n, void *out) {                                                  \
+        for (int64_t i = 0; i < n; i++) {                                                                                   \
+            float f = from[i];                                                                                              \
+            T v = (T)(expr);                                                                                                \
+            memcpy((unsigned char *)out + (size_t)i * sizeof v, &v, sizeof v);                                              \
+        }                                                                                                                   \
     }
 FROM_F32(f64, double, f)
 FROM_F32(f32, float, f)
@@ -130,10 +130,17 @@ static void u1_from_f32(const float *from, int64_t n, void *out) { pack(from, n,
 
 #define BOTH(T, name) .to[T] = name##_to_f32, .from[T] = name##_from_f32
 const ay_convert_row ay_convert_c = {
-    BOTH(AY_F64, f64), BOTH(AY_F32, f32), BOTH(AY_F16, f16), BOTH(AY_BF16, bf16), BOTH(AY_F8E4M3, f8e4m3),
-    BOTH(AY_F8E5M2, f8e5m2), BOTH(AY_I64, i64), BOTH(AY_I32, i32), BOTH(AY_I16, i16), BOTH(AY_I8, i8), BOTH(AY_I4, i4),
-    BOTH(AY_U64, u64), BOTH(AY_U32, u32), BOTH(AY_U16, u16), BOTH(AY_U8, u8), BOTH(AY_U6, u6), BOTH(AY_U4, u4),
-    BOTH(AY_U3, u3), BOTH(AY_U2, u2), BOTH(AY_U1, u1), .to[AY_BOOL] = u8_to_f32, .from[AY_BOOL] = bool_from_f32,
+    BOTH(AY_F64, f64),        BOTH(AY_F32, f32),
+    BOTH(AY_F16, f16),        BOTH(AY_BF16, bf16),
+    BOTH(AY_F8E4M3, f8e4m3),  BOTH(AY_F8E5M2, f8e5m2),
+    BOTH(AY_I64, i64),        BOTH(AY_I32, i32),
+    BOTH(AY_I16, i16),        BOTH(AY_I8, i8),
+    BOTH(AY_I4, i4),          BOTH(AY_U64, u64),
+    BOTH(AY_U32, u32),        BOTH(AY_U16, u16),
+    BOTH(AY_U8, u8),          BOTH(AY_U6, u6),
+    BOTH(AY_U4, u4),          BOTH(AY_U3, u3),
+    BOTH(AY_U2, u2),          BOTH(AY_U1, u1),
+    .to[AY_BOOL] = u8_to_f32, .from[AY_BOOL] = bool_from_f32,
 };
 
 /* Best first. */
@@ -141,6 +148,12 @@ static const struct {
     ay_isa isa;
     const ay_convert_row *row;
 } levels[] = {
+#if defined(__x86_64__)
+    {AY_ISA_AVX512, &ay_convert_avx512},
+    {AY_ISA_AVX2, &ay_convert_avx2},
+#elif defined(__aarch64__)
+    {AY_ISA_NEON, &ay_convert_neon},
+#endif
     {AY_ISA_C, &ay_convert_c},
 };
 enum { LEVELS = sizeof levels / sizeof levels[0] };

@@ -61,6 +61,13 @@ static void rows(const float *src, int64_t ld, int cols, int width, int64_t k, f
         }
         return;
     }
+    if (cols == width && width < VL) { /* narrow: whole vectors, each overwriting what the one before spilled */
+        for (int64_t p = 0; p < k; p++, src += ld, dst += width) {
+            if (p + VL <= k) v_store(dst, v_loadn(src, cols));
+            else v_storen(dst, v_loadn(src, cols), cols);
+        }
+        return;
+    }
     for (int64_t p = 0; p < k; p++, src += ld, dst += width) {
         int c = 0;
         for (; c + VL <= cols; c += VL) v_store(dst + c, v_load(src + c));

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Speed of the kernels, each figure beside the machine's own ceiling measured in the same run: multiply-adds against a
+ * loop that never leaves the registers, memory against a plain copy, products against OpenBLAS in interleaved pairs (its
+ * kernels for this processor named by hand: left alone, it takes some virtual machines for an SSE3 chip).
+ *
+ *   bench_kernels [--quick] [--only=gemm|attn|conv|vec] [--threads=N]
+ */
+#include "cpu/kernel/rows.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+typedef void (*sgemm_fn)(int order, int ta, int tb, int m, int n, int k, float alpha, const float *a, int lda, const float *b, int ldb,
+                         float beta, float *c, int ldc);
+
+typedef struct bench {
+    ay_exec ex;
+    int threads, pairs;
+    double seconds; /* least time of one measurement */
+    double peak, copy; /* GFLOP/s, GB/s of all threads */
+    const char *only;
+    sgemm_fn sgemm;
+    float *room; /* big buffers for everyone */
+    size_t room_floats;
+} bench;
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void *pages(size_t bytes) {
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) {
+        fprintf(stderr, "bench_kernels: no %zu bytes of memory\n", bytes);
+        exit(1);
+    }
+    return p;
+}
+
+/* ---- timing: a thing is a function of (bench, argument) --------------------------------------------------------------- */
+
+typedef void (*work_fn)(bench *b, void *arg);
+
+static double once(bench *b, work_fn fn, void *arg) {
+    double t0 = now(), t;
+    int runs = 0;
+    do {
+        fn(b, arg);
+        runs++;
+        t = now() - t0;
+    } while (t < b->seconds);
+    return t / runs;
+}
+
+static int by_size(const void *x, const void *y) {
+    double a = *(const double *)x, b = *(const double *)y;
+    return a < b ? -1 : a > b;
+}
+
+static double median(double *v, int n) {
+    qsort(v, (size_t)n, sizeof *v, by_size);
+    return v[n / 2];
+}
+
+static double timed(bench *b, work_fn fn, void *arg) {
+    double t[16];
+    for (int i = 0; i < b->pairs; i++) t[i] = once(b, fn, arg);
+    return median(t, b->pairs);
+}
+
+/* ---- multiply-adds that never leave the registers: how many were done ------------------------------------------------- */
+
+#if defined(__x86_64__)
+__attribute__((target("avx512f"))) static double fma_avx512(int64_t rounds) {
+    __m512 s[12], x = _mm512_set1_ps(0.5f);
+    for (int i = 0; i < 12; i++) s[i] = x;
+    for (int64_t r = 0; r < rounds * 50; r++) {
+        __asm__ volatile("" : "+v"(x));
+        s[0] = _mm512_fmadd_ps(x, x, s[0]), s[1] = _mm512_fmadd_ps(x, x, s[1]), s[2] = _mm512_fmadd_ps(x, x, s[2]);
+        s[3] = _mm512_fmadd_ps(x, x, s[3]), s[4] = _mm512_fmadd_ps(x, x, s[4]), s[5] = _mm512_fmadd_ps(x, x, s[5]);
+        s[6] = _mm512_fmadd_ps(x, x, s[6]), s[7] = _mm512_fmadd_ps(x, x, s[7]), s[8] = _mm512_fmadd_ps(x, x, s[8]);
+        s[9] = _mm512_fmadd_ps(x, x, s[9]), s[10] = _mm512_fmadd_ps(x, x, s[10]), s[11] = _mm512_fmadd_ps(x, x, s[11]);
+    }
+    for (int i = 0; i < 12; i++) __asm__ volatile("" ::"v"(s[i]));
+    return 50.0 * 12 * 16 * (double)rounds;
+}
+__attribute__((target("avx2,fma"))) static double fma_avx2(int64_t rounds) {
+    __m256 s[12], x = _mm256_set1_ps(0.5f);
+    for (int i = 0; i < 12; i++) s[i] = x;
+    for (int64_t r = 0; r < rounds * 50; r++) {
+        __asm__ volatile("" : "+x"(x));
+        s[0] = _mm256_fmadd_ps(x, x, s[0]), s[1] = _mm256_fmadd_ps(x, x, s[1]), s[2] = _mm256_fmadd_ps(x, x, s[2]);
+        s[3] = _mm256_fmadd_ps(x, x, s[3]), s[4] = _mm256_fmadd_ps(x, x, s[4]), s[5] = _mm256_fmadd_ps(x, x, s[5]);
+        s[6] = _mm256_fmadd_ps(x, x, s[6]), s[7] = _mm256_fmadd_ps(x, x, s[7]), s[8] = _mm256_fmadd_ps(x, x, s[8]);
+        s[9] = _mm256_fmadd_ps(x, x, s[9]), s[10] = _mm256_fmadd_ps(x, x, s[10]), s[11] = _mm256_fmadd_ps(x, x, s[11]);
+    }
+    for (int i = 0; i < 12; i++) __asm__ volatile("" ::"x"(s[i]));
+    return 50.0 * 12 * 8 * (double)rounds;
+}
+#endif
+typedef float quad __attribute__((vector_size(16)));
+static double fma_c(int64_t rounds) {
+    quad s[12], x = {0.5f, 0.5f, 0.5f, 0.5f};
+    for (int i = 0; i < 12; i++) s[i] = x;
+    for (int64_t r = 0; r < rounds * 50; r++) {
+        x[0] = (float)(r & 1);
+        s[0] += x * x, s[1] += x * x, s[2] += x * x, s[3] += x * x, s[4] += x * x, s[5] += x * x;
+        s[6] += x * x, s[7] += x * x, s[8] += x * x, s[9] += x * x, s[10] += x * x, s[11] += x * x;
+    }
+    volatile float keep = 0;
+    for (int i = 0; i < 12; i++) keep = keep + s[i][0];
+    return 50.0 * 12 * 4 * (double)rounds;
+}
+static double fma_loop(ay_isa isa, int64_t rounds) {
+#if defined(__x86_64__)
+    if (ay_isa_allows(isa, AY_ISA_AVX512)) return fma_avx512(rounds);
+    if (ay_isa_allows(isa, AY_ISA_AVX2)) return fma_avx2(rounds);
+#endif
+    return fma_c(rounds);
+}
+
+/* ---- ceilings ------------------------------------------------------------------------------------------------------------ */
+
+enum { PEAK_ROUNDS = 1000 };
+static void peak_tile(void *arg, int64_t tile, int thread) { fma_loop(((bench *)arg)->ex.isa, PEAK_ROUNDS); }
+static void peak_run(bench *b, void *arg) { ay_parallel(b->ex.pool, b->threads * 8, peak_tile, b, NULL); }
+static double peak_now(bench *b) { return 2e-9 * fma_loop(b->ex.isa, PEAK_ROUNDS) * b->threads * 8 / once(b, peak_run, NULL); }
+
+typedef struct span { char *from, *to; size_t each; } span;
+static void copy_tile(void *arg, int64_t tile, int thread) {
+    span *s = arg;
+    memcpy(s->to + (size_t)tile * s->each, s->from + (size_t)tile * s->each, s->each);
+}
+static void copy_run(bench *b, void *arg) { ay_parallel(b->ex.pool, b->threads * 8, copy_tile, arg, NULL); }
+
+static void ceilings(bench *b) {
+    span s = {(char *)b->room, (char *)(b->room + b->room_floats / 2), b->room_floats * 2 / (size_t)(b->threads * 8) / 64 * 64};
+    b->peak = peak_now(b);
+    b->copy = 2e-9 * (double)s.each * b->threads * 8 / timed(b, copy_run, &s);
+    printf("ceilings, %d threads, level %s: %.0f GFLOP/s in registers, %.1f GB/s copying (read + written)\n", b->threads,
+           ay_isa_name(b->ex.isa), b->peak, b->copy);
+}
+
+static void need_scratch(bench *b, size_t bytes) {
+    if (bytes <= b->ex.scratch_bytes) return;
+    if (b->ex.scratch) munmap(b->ex.scratch, b->ex.scratch_bytes);
+    b->ex.scratch = pages(bytes);
+    b->ex.scratch_bytes = bytes;
+}
+
+/** Times a thing beside the ceiling in pairs and prints the beginning of its line. */
+static void share(bench *b, work_fn fn, void *arg, double gflop) {
+    double ours[16], part[16];
+    for (int i = 0; i < b->pairs; i++) {
+        ours[i] = once(b, fn, arg);
+        part[i] = gflop / ours[i] / peak_now(b);
+    }
+    double s = median(ours, b->pairs);
+    printf("  %9.3f ms %7.1f GFLOP/s %4.0f %% of FMA", s * 1e3, gflop / s, 100 * median(part, b->pairs));
+}
+
+/* ---- matrix products ------------------------------------------------------------------------------------------------------- */
+
+static void gemm_run(bench *b, void *arg) { ay_gemm_run(&b->ex, arg); }
+static void blas_run(bench *b, void *arg) {
+    const ay_gemm *g = arg;
+    b->sgemm(101, 111, 112, (int)g->m, (int)g->n, (int)g->k, 1, g->a, (int)g->k, g->b, (int)g->k, 0, g->c, (int)g->n);
+}
+
+static void gemm_row(bench *b, int64_t m, int64_t n, int64_t k, ay_dtype t) {
+    float *a = b->room, *w = a + m * k, *c = w + n * k;
+    ay_weight weight = {.store = AY_STORE_PLAIN, .rank = 2, .dim = {n, k}, .value_dtype = t, .data_dtype = t, .data = w + n * k / 2};
+    ay_gemm g = {.m = m, .n = n, .k = k, .a = a, .lda = k, .w = &weight, .alpha = 1, .c = c, .ldc = n};
+    ay_gemm blas = g;
+    if (t == AY_F32) weight.data = w;
+    blas.b = w;
+    need_scratch(b, ay_gemm_scratch(b->ex.isa, b->threads, &g));
+    double flops = 2e-9 * (double)m * (double)n * (double)k, ours[16], theirs[16], ratio[16], peak[16];
+    for (int i = 0; i < b->pairs; i++) {
+        ours[i] = once(b, gemm_run, &g);
+        if (b->sgemm) theirs[i] = once(b, blas_run, &blas);
+        peak[i] = peak_now(b);
+        ratio[i] = b->sgemm ? theirs[i] / ours[i] : 0;
+        peak[i] = flops / ours[i] / peak[i];
+    }
+    double bytes = (double)n * (double)k * (t == AY_F32 ? 4 : 2) * 1e-9, s = median(ours, b->pairs);
+    printf("  %5lld x %5lld x %5lld  %-8s %9.3f ms %7.1f GFLOP/s %4.0f %% of FMA", (long long)m, (long long)n, (long long)k, ay_dtype_name(t), s * 1e3,
+           flops / s, 100 * median(peak, b->pairs));
+    if (m <= 16) printf("  weight read at %.1f GB/s", bytes / s);
+    if (b->sgemm) printf("  %.2f x OpenBLAS float32 (%.1f GFLOP/s)", median(ratio, b->pairs), flops / median(theirs, b->pairs));
+    printf("\n");
+    fflush(stdout);
+}
+
+static void bench_gemm(bench *b, bool quick) {
+    static const int64_t shapes[][3] = {{256, 3072, 3072}, {1024, 768, 768}, {1536, 3072, 3072}, {512, 4096, 4096}, {77, 768, 3072}, {1536, 12288, 3072},
+                                        {1536, 3072, 15360}, {4608, 3072, 3072}};
+    printf("products [m, k] x [n, k] transposed: m x n x k\n");
+    for (int i = 0; i < (quick ? 3 : 8); i++) gemm_row(b, shapes[i][0], shapes[i][1], shapes[i][2], AY_F16);
+    gemm_row(b, 1536, 3072, 3072, AY_F32);
+    gemm_row(b, 1, 18432, 3072, AY_F16);
+    gemm_row(b, 1, 18432, 3072, AY_F32);
+    gemm_row(b, 16, 3072, 3072, AY_F16);
+}
+
+/* ---- attention ----------------------------------------------------------------------------------------------------------------- */
+
+static void attn_run(bench *b, void *arg) { ay_attn_run(&b->ex, arg); }
+
+static void attn_row(bench *b, int64_t l, int64_t heads, int64_t d) {
+    int64_t n = l * heads * d;
+    ay_attn a = {.batch = 1, .heads = heads, .lq = l, .lk = l, .d = d, .dv = d, .q = b->room, .k = b->room + n, .v = b->room + 2 * n, .o = b->room + 3 * n,
+                 .scale = 0.1f};
+    int64_t *strides[] = {a.qs, a.ks, a.vs, a.os};
+    for (int i = 0; i < 4; i++) strides[i][0] = n, strides[i][1] = d, strides[i][2] = heads * d;
+    need_scratch(b, ay_attn_scratch(b->ex.isa, b->threads, &a));
+    share(b, attn_run, &a, 4e-9 * (double)l * (double)l * (double)heads * (double)d);
+    printf("  %lld tokens x %lld heads x %lld\n", (long long)l, (long long)heads, (long long)d);
+    fflush(stdout);
+}
+
+static void bench_attn(bench *b, bool quick) {
+    printf("attention\n");
+    attn_row(b, 1536, 24, 128);
+    attn_row(b, 4096, 8, 40);
+    attn_row(b, 77, 12, 64);
+    attn_row(b, 4096, 1, 512);
+    if (!quick) attn_row(b, 4608, 24, 128);
+}
+
+/* ---- set-up ------------------------------------------------------------------------------------------------------------------ */
+
+static void find_blas(bench *b) {
+    setenv("OPENBLAS_CORETYPE", b->ex.isa >= AY_ISA_AVX512 && b->ex.isa <= AY_ISA_AMX ? "SkylakeX" : "Haswell", 0);
+    char n[16];
+    snprintf(n, sizeof n, "%d", b->threads);
+    setenv("OPENBLAS_NUM_THREADS", n, 1);
+    void *lib = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
+    if (!lib) lib = dlopen("libopenblas.so", RTLD_NOW | RTLD_LOCAL);
+    if (lib) *(void **)&b->sgemm = dlsym(lib, "cblas_sgemm");
+    if (!b->sgemm) {
+        printf("OpenBLAS is not installed: no comparison with it\n");
+        return;
+    }
+    char *(*core)(void);
+    *(void **)&core = dlsym(lib, "openblas_get_corename");
+    printf("OpenBLAS runs its kernels for %s (OPENBLAS_CORETYPE=%s)\n", core ? core() : "?", getenv("OPENBLAS_CORETYPE"));
+}
+
+int main(int argc, char **argv) {
+    bench b = {.pairs = 5, .seconds = 0.02};
+    bool quick = false;
+    int threads = 0;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--quick") == 0) quick = true;
+        else if (strncmp(argv[i], "--only=", 7) == 0) b.only = argv[i] + 7;
+        else if (strncmp(argv[i], "--threads=", 10) == 0) threads = atoi(argv[i] + 10);
+        else {
+            fprintf(stderr, "bench_kernels [--quick] [--only=gemm|attn|conv|vec] [--threads=N]\n");
+            return 2;
+        }
+    }
+    const char *cap = getenv("ALLOY_ISA");
+    if (quick) b.pairs = 3;
+    b.ex.isa = ay_isa_best();
+    if (cap && ay_isa_from_name(cap) >= 0 && ay_isa_allows(b.ex.isa, (ay_isa)ay_isa_from_name(cap))) b.ex.isa = (ay_isa)ay_isa_from_name(cap);
+    b.ex.pool = ay_pool_new(threads);
+    b.threads = ay_pool_threads(b.ex.pool);
+    b.room_floats = (size_t)96 << 20;
+    b.room = pages(b.room_floats * sizeof(float));
+    for (size_t i = 0; i < b.room_floats; i++) b.room[i] = (float)(i * 2654435761u % 1024) * 0x1p-10f - 0.5f;
+    find_blas(&b);
+    ceilings(&b);
+    if (!b.only || strcmp(b.only, "gemm") == 0) bench_gemm(&b, quick);
+    if (!b.only || strcmp(b.only, "attn") == 0) bench_attn(&b, quick);
+    ay_pool_free(b.ex.pool);
+    return 0;
+}

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The memory plan: when each buffer is first and last touched, which results take over the place of a dying operand, and
+ * an offset for each in one slab: largest first, each in the tightest gap among those alive at the same time.
+ */
+#include "cpu/plan.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { ALIGN = 64 };
+
+static size_t padded(size_t n) { return (n + ALIGN - 1) & ~(size_t)(ALIGN - 1); }
+
+static int root(const ay_program *p, int b) {
+    while (p->bufs[b].merged >= 0) b = p->bufs[b].merged;
+    return b;
+}
+
+static void lifetimes(ay_program *p) {
+    for (int i = 0; i < p->n_steps; i++)
+        for (int k = 0; k < p->steps[i].n_io; k++) {
+            ay_buffer *b = &p->bufs[p->steps[i].io[k].buf];
+            if (b->first < 0) b->first = i;
+            b->last = i;
+        }
+}
+
+/* The step's result may take the place of operand `k`: all of it, dying here, and read by this step only element for element. */
+static bool can_take_over(const ay_program *p, int step, int k, const ay_buffer *out) {
+    const ay_step *s = &p->steps[step];
+    if (s->io[k].write || !s->io[k].inplace) return false;
+    int from = root(p, s->io[k].buf);
+    const ay_buffer *b = &p->bufs[from];
+    if (b->home != AY_HOME_SLAB || b->last != step || padded(b->bytes) != padded(out->bytes)) return false;
+    for (int i = 0; i < s->n_io; i++)
+        if (i != k && root(p, s->io[i].buf) == from && (s->io[i].write || !s->io[i].inplace)) return false;
+    return true;
+}
+
+static void merge_inplace(ay_program *p) {
+    for (int i = 0; i < p->n_steps; i++) {
+        const ay_step *s = &p->steps[i];
+        for (int k = 0; k < s->n_io; k++) {
+            ay_buffer *out = &p->bufs[s->io[k].buf];
+            if (!s->io[k].write || !s->io[k].inplace || out->home != AY_HOME_SLAB || out->first != i || out->merged >= 0) continue;
+            for (int j = 0; j < s->n_io; j++) {
+                if (!can_take_over(p, i, j, out)) continue;
+                int from = root(p, s->io[j].buf);
+                out->merged = from;
+                p->bufs[from].last = out->last;
+                break;
+            }
+        }
+    }
+}
+
+static int by_size(const void *a, const void *b) {
+    const ay_buffer *x = *(ay_buffer *const *)a, *y = *(ay_buffer *const *)b;
+    if (x->bytes != y->bytes) return x->bytes > y->bytes ? -1 : 1;
+    return x->first != y->first ? (x->first < y->first ? -1 : 1) : x < y ? -1 : 1;
+}
+
+static bool alive_together(const ay_buffer *a, const ay_buffer *b) { return a->first <= b->last && b->first <= a->last; }
+
+/* placed[] is sorted by offset. */
+static size_t find_gap(ay_buffer *const *placed, int n, const ay_buffer *b) {
+    size_t end = 0, best = SIZE_MAX, best_room = SIZE_MAX, need = padded(b->bytes);
+    for (int i = 0; i < n; i++) {
+        const ay_buffer *o = placed[i];
+        if (!alive_together(o, b)) continue;
+        if (o->offset >= end + need && o->offset - end < best_room) {
+            best = end;
+            best_room = o->offset - end;
+        }
+        size_t o_end = o->offset + padded(o->bytes);
+        if (o_end > end) end = o_end;
+    }
+    return best != SIZE_MAX ? best : end;
+}
+
+alloy_status ay_plan_memory(ay_ctx *cx, ay_program *p) {
+    for (int i = 0; i < p->n_steps; i++)
+        if (p->steps[i].n_io > AY_STEP_IO) return ay_fail(cx, ALLOY_E_INTERNAL, "step %s has too many operands", p->steps[i].what);
+    lifetimes(p);
+    merge_inplace(p);
+    ay_buffer **all = malloc(2 * ((size_t)p->n_bufs + 1) * sizeof *all);
+    if (!all) return ay_nomem(cx);
+    ay_buffer **placed = all + p->n_bufs + 1;
+    int n = 0, n_placed = 0;
+    size_t sum = 0;
+    for (int i = 0; i < p->n_bufs; i++) {
+        ay_buffer *b = &p->bufs[i];
+        if (b->home == AY_HOME_FIXED || b->merged >= 0 || b->first < 0) continue;
+        if (b->bytes > SIZE_MAX / 4 || (sum += padded(b->bytes)) > SIZE_MAX / 4) {
+            free(all);
+            return ay_fail(cx, ALLOY_E_NOMEM, "the graph's values do not fit into memory: use a smaller size");
+        }
+        all[n++] = b;
+    }
+    qsort(all, (size_t)n, sizeof *all, by_size);
+    for (int i = 0; i < n; i++) {
+        ay_buffer *b = all[i];
+        b->offset = find_gap(placed, n_placed, b);
+        if (b->offset + padded(b->bytes) > p->slab_bytes) p->slab_bytes = b->offset + padded(b->bytes);
+        int at = n_placed++;
+        for (; at > 0 && placed[at - 1]->offset > b->offset; at--) placed[at] = placed[at - 1];
+        placed[at] = b;
+    }
+    free(all);
+    for (int i = 0; i < p->n_bufs; i++) p->bufs[i].offset = p->bufs[root(p, i)].offset;
+    return ALLOY_OK;
+}
+
+/* Written before it is read, and between first and last touch nobody else's bytes: the plan's own lifetimes are not trusted. */
+bool ay_plan_memory_ok(const ay_program *p) {
+    unsigned char *seen = calloc((size_t)p->n_bufs + 1, 1);
+    bool ok = seen != NULL;
+    int *first = malloc(((size_t)p->n_bufs + 1) * 2 * sizeof *first), *last = first ? first + p->n_bufs : NULL;
+    ok = ok && first;
+    for (int i = 0; ok && i < p->n_bufs; i++) first[i] = last[i] = -1;
+    for (int i = 0; ok && i < p->n_steps; i++)
+        for (int k = 0; k < p->steps[i].n_io; k++) {
+            int b = p->steps[i].io[k].buf;
+            if (first[b] < 0) first[b] = i;
+            last[b] = i;
+        }
+    for (int i = 0; ok && i < p->n_bufs; i++) {
+        const ay_buffer *a = &p->bufs[i];
+        if (a->home == AY_HOME_FIXED || first[i] < 0) continue;
+        ok = a->offset % ALIGN == 0 && a->offset + a->bytes <= p->slab_bytes;
+        for (int j = 0; ok && j < i; j++) {
+            const ay_buffer *b = &p->bufs[j];
+            if (b->home == AY_HOME_FIXED || first[j] < 0) continue;
+            bool apart = a->offset + a->bytes <= b->offset || b->offset + b->bytes <= a->offset;
+            /* an update in place: the one begins in the very step where the other ends */
+            bool handed = (a->merged >= 0 && first[i] == last[j]) || (b->merged >= 0 && first[j] == last[i]);
+            if (first[i] <= last[j] && first[j] <= last[i] && !apart && !handed) ok = false;
+        }
+    }
+    free(seen);
+    free(first);
+    return ok;
+}
