@@ -26,8 +26,7 @@ ay_val ay_sub(ay_graph *g, ay_val x, ay_val y) { return ay_binary(g, AY_OP_SUB, 
 ay_val ay_mul(ay_graph *g, ay_val x, ay_val y) { return ay_binary(g, AY_OP_MUL, x, y); }
 ay_val ay_div(ay_graph *g, ay_val x, ay_val y) { return ay_binary(g, AY_OP_DIV, x, y); }
 
-/* A scalar of x's own element type. */
-static ay_val scalar_like(ay_graph *g, ay_val x, double s) {
+ay_val ay_const_like(ay_graph *g, ay_val x, double s) {
     if (g->status || x < 0 || x >= g->n_nodes) return AY_NO_VALUE; /* the op that follows reports it */
     ay_dtype t = ay_type_of(g, x)->dtype;
     if (t == AY_I32) return ay_const_i32(g, (int32_t)s);
@@ -37,8 +36,8 @@ static ay_val scalar_like(ay_graph *g, ay_val x, double s) {
     return ay_const_data(g, ay_shape(t, 0), &bits);
 }
 
-ay_val ay_adds(ay_graph *g, ay_val x, double s) { return ay_add(g, x, scalar_like(g, x, s)); }
-ay_val ay_muls(ay_graph *g, ay_val x, double s) { return ay_mul(g, x, scalar_like(g, x, s)); }
+ay_val ay_adds(ay_graph *g, ay_val x, double s) { return ay_add(g, x, ay_const_like(g, x, s)); }
+ay_val ay_muls(ay_graph *g, ay_val x, double s) { return ay_mul(g, x, ay_const_like(g, x, s)); }
 
 ay_val ay_where(ay_graph *g, ay_val cond, ay_val a, ay_val b) {
     return ay_node_add(g, AY_OP_WHERE, (ay_val[]){cond, a, b}, 3, NULL, NULL);

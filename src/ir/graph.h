@@ -23,6 +23,9 @@ ay_val ay_graph_find(const ay_graph *g, ay_op leaf, const char *name);
 /** Rebuilds the name table after nodes were renumbered. */
 alloy_status ay_graph_rehash(ay_graph *g);
 
+/** A scalar const of x's own element type. */
+ay_val ay_const_like(ay_graph *g, ay_val x, double value);
+
 /** Which member of ay_attr an op uses. */
 typedef enum ay_attr_kind {
     AY_ATTR_NONE, AY_ATTR_AXIS, AY_ATTR_REDUCE, AY_ATTR_SCAN, AY_ATTR_TOPK, AY_ATTR_PERMUTE, AY_ATTR_SLICE, AY_ATTR_PAD,
