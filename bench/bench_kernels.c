@@ -240,6 +240,36 @@ static void bench_attn(bench *b, bool quick) {
     if (!quick) attn_row(b, 4608, 24, 128);
 }
 
+/* ---- convolution ------------------------------------------------------------------------------------------------------------------- */
+
+static void conv_run(bench *b, void *arg) { ay_conv_run(&b->ex, arg); }
+
+static void conv_row(bench *b, int64_t c, int64_t o, int64_t side, int64_t kernel, int64_t stride) {
+    int64_t out = side / stride, k = c * kernel * kernel;
+    ay_weight w = {.store = AY_STORE_PLAIN, .rank = 2, .dim = {o, k}, .value_dtype = AY_F16, .data_dtype = AY_F16, .data = b->room + c * side * side};
+    ay_conv a = {.n = 1, .c = c, .o = o, .groups = 1, .in = {1, side, side}, .out = {1, out, out}, .kernel = {1, kernel, kernel}, .stride = {1, stride, stride},
+                 .dilation = {1, 1, 1}, .before = {0, kernel / 2, kernel / 2}, .x = b->room, .w = &w, .y = b->room + c * side * side + o * k};
+    need_scratch(b, ay_conv_scratch(b->ex.isa, b->threads, &a));
+    share(b, conv_run, &a, 2e-9 * (double)o * (double)k * (double)out * (double)out);
+    printf("  %lld -> %lld at %lld x %lld, %lld x %lld, stride %lld\n", (long long)c, (long long)o, (long long)side, (long long)side, (long long)kernel,
+           (long long)kernel, (long long)stride);
+    fflush(stdout);
+}
+
+static void bench_conv(bench *b, bool quick) {
+    printf("convolution (weights float16)\n");
+    conv_row(b, 512, 512, 64, 3, 1);
+    conv_row(b, 320, 320, 64, 3, 1);
+    conv_row(b, 1280, 1280, 8, 3, 1);
+    conv_row(b, 320, 320, 64, 3, 2);
+    conv_row(b, 320, 640, 64, 1, 1);
+    if (quick) return;
+    conv_row(b, 256, 256, 256, 3, 1);
+    conv_row(b, 128, 128, 512, 3, 1);
+    conv_row(b, 128, 3, 512, 3, 1);
+    conv_row(b, 16, 512, 64, 3, 1);
+}
+
 /* ---- set-up ------------------------------------------------------------------------------------------------------------------ */
 
 static void find_blas(bench *b) {
@@ -285,6 +315,7 @@ int main(int argc, char **argv) {
     ceilings(&b);
     if (!b.only || strcmp(b.only, "gemm") == 0) bench_gemm(&b, quick);
     if (!b.only || strcmp(b.only, "attn") == 0) bench_attn(&b, quick);
+    if (!b.only || strcmp(b.only, "conv") == 0) bench_conv(&b, quick);
     ay_pool_free(b.ex.pool);
     return 0;
 }

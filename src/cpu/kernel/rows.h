@@ -72,4 +72,24 @@ typedef struct ay_attn_row {
 const ay_attn_row *const *ay_attn_rows(int *n);
 const ay_attn_row *ay_attn_pick(ay_isa isa);
 
+/* ---- convolution: from pictures to panels ------------------------------------------------------------------------------- */
+
+/** For each of n channels, `len` numbers go to dst (channels dst_step apart): 0 for positions before lo and from hi on, else
+ *  src[position * step] (channels src_step apart; only positions lo .. hi - 1 may be read). */
+typedef struct ay_strip {
+    int64_t n;
+    const float *src;
+    int64_t src_step, step;
+    float *dst;
+    int64_t dst_step;
+    int len, lo, hi;
+} ay_strip;
+typedef struct ay_conv_row {
+    const char *name;
+    ay_isa isa;
+    void (*strip)(const ay_strip *s);
+} ay_conv_row;
+const ay_conv_row *const *ay_conv_rows(int *n);
+const ay_conv_row *ay_conv_pick(ay_isa isa);
+
 #endif

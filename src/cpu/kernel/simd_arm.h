@@ -15,6 +15,11 @@ AY_INLINE vf v_loadn(const void *p, int n) {
     memcpy(t, p, (size_t)n * 4);
     return vld1q_f32(t);
 }
+AY_INLINE vf v_load_between(const float *p, int lo, int hi) {
+    float t[4] = {0};
+    for (int i = lo < 0 ? 0 : lo; i < hi && i < 4; i++) t[i] = p[i];
+    return vld1q_f32(t);
+}
 AY_INLINE void v_storen(float *p, vf v, int n) {
     float t[4];
     vst1q_f32(t, v);

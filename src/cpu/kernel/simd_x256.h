@@ -12,6 +12,7 @@ AY_INLINE __m256i v_first(int n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n
 AY_INLINE vf v_load(const void *p) { return _mm256_loadu_ps(p); }
 AY_INLINE void v_store(float *p, vf v) { _mm256_storeu_ps(p, v); }
 AY_INLINE vf v_loadn(const void *p, int n) { return _mm256_maskload_ps(p, v_first(n)); }
+AY_INLINE vf v_load_between(const float *p, int lo, int hi) { return _mm256_maskload_ps(p, _mm256_andnot_si256(v_first(lo), v_first(hi))); }
 AY_INLINE void v_storen(float *p, vf v, int n) { _mm256_maskstore_ps(p, v_first(n), v); }
 AY_INLINE vf v_load_f16(const void *p) { return _mm256_cvtph_ps(_mm_loadu_si128(p)); }
 AY_INLINE vf v_load_bf16(const void *p) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p)), 16)); }

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * kcheck of convolution: kernels, strides, dilations, paddings (also uneven, also wider than the picture), groups, one to
+ * three dimensions, pictures narrower and wider than a panel.
+ */
+#include "kcheck.h"
+
+typedef struct problem {
+    ay_conv c;
+    ay_weight w;
+    double *want, *bound;
+    int64_t y_count;
+    bool whole;
+} problem;
+
+static int64_t volume(const int64_t d[3]) { return d[0] * d[1] * d[2]; }
+
+static void reference_pixel(problem *p, int64_t n, int64_t o, int64_t pixel, const float *row) {
+    const ay_conv *c = &p->c;
+    int64_t cg = c->c / c->groups, g = o / (c->o / c->groups), to = (n * c->o + o) * volume(c->out) + pixel;
+    int64_t at[3] = {pixel / c->out[2] / c->out[1], pixel / c->out[2] % c->out[1], pixel % c->out[2]};
+    double sum = 0, size = 0;
+    for (int64_t ch = 0; ch < cg; ch++) {
+        const float *x = c->x + (n * c->c + g * cg + ch) * volume(c->in);
+        for (int64_t t = 0; t < volume(c->kernel); t++) {
+            int64_t k[3] = {t / c->kernel[2] / c->kernel[1], t / c->kernel[2] % c->kernel[1], t % c->kernel[2]}, in[3];
+            bool ok = true;
+            for (int d = 0; d < 3; d++) {
+                in[d] = at[d] * c->stride[d] + k[d] * c->dilation[d] - c->before[d];
+                ok = ok && in[d] >= 0 && in[d] < c->in[d];
+            }
+            double v = ok ? (double)x[(in[0] * c->in[1] + in[1]) * c->in[2] + in[2]] * (double)row[ch * volume(c->kernel) + t] : 0;
+            sum += v;
+            size += fabs(v);
+        }
+    }
+    if (c->bias) sum += (double)c->bias[o], size += fabs((double)c->bias[o]);
+    double v = kc_act(c->act, sum), bound = KC_EPS * 1.2 * ((double)(cg * volume(c->kernel)) + 12) * size;
+    if (c->act != AY_ACT_NONE) bound += KC_EPS * (12 * fabs(v) + 4 * (1 + size));
+    if (c->residual) v += (double)c->residual[to];
+    p->want[to] = v;
+    p->bound[to] = p->whole && c->act == AY_ACT_NONE ? 0 : bound + KC_EPS * 2 * fabs(v);
+}
+
+static void run_all(problem *p, const char *what) {
+    ay_isa levels[AY_ISA_COUNT];
+    int n = kc_levels(levels);
+    float *first = malloc((size_t)p->y_count * sizeof *first);
+    for (int i = 0; i < n * KC_THREADS; i++) {
+        ay_isa isa = levels[i / KC_THREADS];
+        int t = i % KC_THREADS + 1, mark = kc.n;
+        size_t bytes = ay_conv_scratch(isa, t, &p->c);
+        p->c.y = kc_floats(p->y_count);
+        ay_exec ex = {kc.pool[t], isa, NULL, kc_scratch(bytes), bytes};
+        memset(ex.scratch, 0xff, bytes);
+        ay_conv_run(&ex, &p->c);
+        for (int64_t e = 0; e < p->y_count && t == 1; e++) kc_near(what, isa, e, p->want[e], p->c.y[e], p->bound[e]);
+        if (t == 1) memcpy(first, p->c.y, (size_t)p->y_count * sizeof *first);
+        else kc_same(what, isa, t, first, p->c.y, p->y_count);
+        kc_done();
+        kc.n = mark;
+    }
+    free(first);
+}
+
+static float value(bool whole) { return whole ? (float)kc_between(-3, 3) : kc_real(); }
+
+/** Output sizes and `before` are set by the caller; weights come as float32, float16 or a computed value by chance. */
+static void problem_run(ay_conv c) {
+    problem p = {.c = c, .whole = kc_coin(), .y_count = c.n * c.o * volume(c.out)};
+    int64_t k = c.c / c.groups * volume(c.kernel), nx = c.n * c.c * volume(c.in);
+    float *x = kc_floats(nx), *w = kc_floats(c.o * k), *seen = malloc((size_t)(c.o * k) * sizeof *seen);
+    for (int64_t i = 0; i < nx; i++) x[i] = value(p.whole);
+    for (int64_t i = 0; i < c.o * k; i++) seen[i] = w[i] = value(p.whole);
+    p.c.x = x;
+    p.w = (ay_weight){.store = AY_STORE_PLAIN, .rank = 2, .dim = {c.o, k}, .value_dtype = AY_F32, .data_dtype = AY_F32, .data = w};
+    if (kc_coin()) {
+        uint16_t *h = kc_bytes((size_t)(c.o * k) * 2);
+        for (int64_t i = 0; i < c.o * k; i++) seen[i] = ay_f16_to_f32(h[i] = ay_f32_to_f16(w[i]));
+        p.w.data_dtype = AY_F16;
+        p.w.data = h;
+    }
+    if (p.w.data_dtype == AY_F32 && kc_coin()) p.c.wf = w;
+    else p.c.w = &p.w;
+    if (kc_coin()) p.c.bias = kc_matrix(1, c.o, c.o, p.whole);
+    if (kc_coin()) p.c.residual = kc_matrix(1, p.y_count, p.y_count, p.whole);
+    if (kc_coin()) p.c.act = (ay_act)kc_between(0, AY_ACT_TANH);
+    p.want = calloc((size_t)p.y_count, sizeof *p.want);
+    p.bound = calloc((size_t)p.y_count, sizeof *p.bound);
+    for (int64_t i = 0; i < p.y_count; i++) {
+        int64_t o = i / volume(c.out) % c.o;
+        reference_pixel(&p, i / volume(c.out) / c.o, o, i % volume(c.out), seen + o * k);
+    }
+    char what[220];
+    snprintf(what, sizeof what, "conv n=%d c=%d o=%d groups=%d in=%dx%dx%d kernel=%dx%dx%d stride=%d,%d,%d before=%d,%d,%d", (int)c.n, (int)c.c, (int)c.o,
+             (int)c.groups, (int)c.in[0], (int)c.in[1], (int)c.in[2], (int)c.kernel[0], (int)c.kernel[1], (int)c.kernel[2], (int)c.stride[0],
+             (int)c.stride[1], (int)c.stride[2], (int)c.before[0], (int)c.before[1], (int)c.before[2]);
+    run_all(&p, what);
+    kc_done();
+    free(seen);
+    free(p.want);
+    free(p.bound);
+}
+
+/** A convolution over the last `dims` dimensions, the rest by chance; widths of the picture as given. */
+static ay_conv any(int dims, int64_t width, int64_t kernel) {
+    int64_t groups = kc_coin() ? 1 : kc_between(1, 4);
+    ay_conv c = {.n = kc_between(1, 2), .c = groups * kc_between(1, 5), .o = groups * kc_between(1, 9), .groups = groups};
+    for (int d = 0; d < 3; d++) {
+        bool used = d >= 3 - dims;
+        c.in[d] = !used ? 1 : d == 2 ? width : kc_between(1, 9);
+        c.kernel[d] = !used ? 1 : d == 2 ? kernel : kc_between(1, 3);
+        c.stride[d] = used && kc_coin() ? kc_between(1, 3) : 1;
+        c.dilation[d] = used && kc_coin() ? kc_between(1, 3) : 1;
+        c.before[d] = used ? kc_between(0, 4) : 0;
+        int64_t after = used ? kc_between(0, 4) : 0, reach = (c.kernel[d] - 1) * c.dilation[d] + 1;
+        while (c.in[d] + c.before[d] + after < reach) after++;
+        c.out[d] = (c.in[d] + c.before[d] + after - reach) / c.stride[d] + 1;
+    }
+    return c;
+}
+
+static void test_sizes(void **state) {
+    for (int64_t s = 1; s <= 70; s++) {
+        for (int dims = 1; dims <= 3; dims++) problem_run(any(dims, s, kc_between(1, 5)));
+    }
+}
+
+static ay_conv square(int64_t c, int64_t o, int64_t side, int64_t kernel, int64_t stride, int64_t before) {
+    int64_t out = (side + 2 * before - kernel) / stride + 1;
+    return (ay_conv){.n = 1, .c = c, .o = o, .groups = 1, .in = {1, side, side}, .out = {1, out, out}, .kernel = {1, kernel, kernel},
+                     .stride = {1, stride, stride}, .dilation = {1, 1, 1}, .before = {0, before, before}};
+}
+
+static void test_shapes_of_models(void **state) {
+    problem_run(square(48, 40, 33, 3, 1, 1)); /* several passes over k, panels across rows */
+    problem_run(square(96, 30, 32, 1, 1, 0));
+    problem_run(square(3, 70, 32, 3, 1, 1));
+    problem_run(square(64, 3, 40, 3, 1, 1));
+    problem_run(square(3, 40, 56, 14, 14, 0)); /* patches */
+    problem_run(square(20, 24, 31, 3, 2, 1));
+    ay_conv c = square(36, 36, 17, 3, 1, 1);
+    c.groups = 36;
+    problem_run(c);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_sizes), cmocka_unit_test(test_shapes_of_models)};
+    kc_start(3);
+    int failed = cmocka_run_group_tests_name("kcheck convolution", tests, NULL, NULL);
+    kc_end();
+    return failed;
+}
