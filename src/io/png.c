@@ -53,7 +53,6 @@ static bool begin_read(png_job *job) {
     job->info = job->png ? png_create_info_struct(job->png) : NULL;
     if (!job->info) return false;
     png_set_read_fn(job->png, job, take_bytes);
-    png_set_user_limits(job->png, INT32_MAX, INT32_MAX); /* ay_image_alloc judges the size */
     png_set_chunk_malloc_max(job->png, MAX_TEXT);
     png_set_chunk_cache_max(job->png, MAX_CHUNKS);
     return true;
@@ -159,6 +158,7 @@ static alloy_status collect_text(png_job *job, char ***text) {
     png_textp t;
     int n = 0;
     png_read_info(job->png, job->info);
+    png_start_read_image(job->png);
     png_read_end(job->png, job->info); /* passes over the picture; chunks behind it count too */
     png_get_text(job->png, job->info, &t, &n);
     *text = ay_alloc(job->arena, ((size_t)n * 2 + 1) * sizeof **text);
