@@ -169,7 +169,7 @@ static alloy_status run_steps(ay_run *r) {
 
 alloy_status ay_program_run(ay_ctx *cx, ay_program *p, const ay_tensor *in, int n_in, ay_tensor *out, int n_out) {
     AY_TRY(ay_check_stop(cx));
-    if (ay_pool_threads(cx->pool) > p->threads || cx->isa != p->isa)
+    if (ay_pool_threads(cx->pool) != p->threads || cx->isa != p->isa)
         return ay_fail(cx, ALLOY_E_USAGE, "the program was compiled for %d threads and %s: compile it again for this context",
                        p->threads, ay_isa_name((ay_isa)p->isa));
     AY_TRY(match_inputs(cx, p, in, n_in));

@@ -160,15 +160,18 @@ static alloy_status add_product(ay_plan *pl, const ay_fused *f, const operands *
     return ay_step_scratch(pl, s, scratch);
 }
 
-/* x with unit stride along K and rows that do not overlap; else a row-major copy. */
-static alloy_status rows_of(ay_plan *pl, ay_view *a) {
+/* Whether rows are contiguous along K and do not overlap: what the driver takes as A or residual. */
+static bool are_rows(const ay_view *a) {
     int64_t k = a->dim[a->rank - 1], step = a->stride[a->rank - 1];
     bool fine = step == 1 || k == 1;
     for (int i = 0; i < a->rank - 1 && fine; i++) fine = a->dim[i] == 1 || a->stride[i] >= k || a->stride[i] == 0;
-    if (fine && a->rank > 1 && a->dim[a->rank - 2] != 1 && a->stride[a->rank - 2] == 0) fine = false;
-    if (fine) return ALLOY_OK;
-    ay_view from = *a;
-    return ay_plan_copy(pl, &from, a);
+    return fine && !(a->rank > 1 && a->dim[a->rank - 2] != 1 && a->stride[a->rank - 2] == 0);
+}
+
+/* Value v as such rows: as it lies, else its row-major copy, which is shared with others that need one. */
+static alloy_status rows_of(ay_plan *pl, ay_val v, ay_view *a) {
+    AY_TRY(ay_plan_view(pl, v, a));
+    return are_rows(a) ? ALLOY_OK : ay_plan_dense(pl, v, a);
 }
 
 /* Adds a dim of 1 in front (a vector as one row). */
@@ -201,8 +204,7 @@ static alloy_status epilogue(ay_plan *pl, const ay_fused *f, ay_val bias, operan
             if (op->gate.stride[i] == 0) op->gate.dim[i] = 1;
     }
     if (f->residual != AY_NO_VALUE) {
-        AY_TRY(ay_plan_view(pl, f->residual, &op->residual));
-        AY_TRY(rows_of(pl, &op->residual));
+        AY_TRY(rows_of(pl, f->residual, &op->residual));
     }
     AY_TRY(ay_plan_out(pl, f, &op->c));
     if (op->c.rank == 1) {
@@ -218,8 +220,7 @@ alloy_status ay_build_linear(ay_plan *pl, const ay_fused *f) {
     operands op = {.b.buf = -1};
     op.k = ay_type_of(pl->g, n->in[1])->dim[1];
     op.n = ay_type_of(pl->g, n->in[1])->dim[0];
-    AY_TRY(ay_plan_view(pl, n->in[0], &op.a));
-    AY_TRY(rows_of(pl, &op.a));
+    AY_TRY(rows_of(pl, n->in[0], &op.a));
     op.has_w = ay_plan_weight(pl, n->in[1], &op.w);
     if (!op.has_w) {
         ay_view w;
@@ -253,7 +254,10 @@ alloy_status ay_build_matmul(ay_plan *pl, const ay_fused *f) {
     operands op = {.b.buf = -1};
     AY_TRY(ay_plan_view(pl, n->in[0], &op.a));
     op.a = swapped(&op.a, n->attr.matmul.ta);
-    AY_TRY(rows_of(pl, &op.a));
+    if (!are_rows(&op.a)) {
+        ay_view from = op.a;
+        AY_TRY(ay_plan_copy(pl, &from, &op.a));
+    }
     op.k = op.a.dim[op.a.rank - 1];
     op.n = n->type.dim[n->type.rank - 1];
     op.has_w = weight_operand(pl, n, &op.w);

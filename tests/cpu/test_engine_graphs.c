@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Whole graphs through the engine, fused and as they are, against the reference evaluator: at every instruction-set level,
+ * bit-identical for 1, 2 and 3 threads, with a memory plan in which no two live values overlap.
+ */
+#include "../support/engine_graphs.h"
+#include "base/isa.h"
+#include "cpu/plan.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { N_THREADS = 3 };
+static ay_ctx *cxs[N_THREADS];
+
+static int open_all(void **state) {
+    for (int i = 0; i < N_THREADS; i++)
+        if (ay_ctx_open(i + 1, &cxs[i])) return 1;
+    return 0;
+}
+
+static int close_all(void **state) {
+    for (int i = 0; i < N_THREADS; i++) ay_ctx_close(&cxs[i]);
+    return 0;
+}
+
+static void clear(graph_case *c) {
+    for (int i = 0; i < c->n_out; i++) memset(c->out[i].data, 0xff, (size_t)ay_type_count(&c->out[i].type) * 4);
+}
+
+static uint64_t digest(const graph_case *c) {
+    uint64_t h = 0;
+    for (int i = 0; i < c->n_out; i++) h = ay_test_digest(h, c->out[i].data, (size_t)ay_type_count(&c->out[i].type));
+    return h;
+}
+
+/* Compiles and runs twice (a program may be run again); returns the error. */
+static double run_case(ay_ctx *cx, graph_case *c, const ay_compile_opts *o, int64_t *overflows) {
+    ay_program *p = NULL;
+    assert_ok(cx, ay_cpu_compile(cx, c->g, o, &p));
+    if (!ay_plan_memory_ok(p)) fail_msg("two live values overlap");
+    size_t sum = 0;
+    for (int i = 0; i < p->n_bufs; i++) sum += p->bufs[i].home == AY_HOME_FIXED ? 0 : p->bufs[i].bytes + 64;
+    assert_true(p->slab_bytes <= sum);
+    assert_true(ay_program_peak(p) >= p->slab_bytes);
+    memset(p->slab, 0xff, p->slab_bytes);
+    clear(c);
+    assert_ok(cx, ay_program_run(cx, p, c->in, c->n_in, c->out, c->n_out));
+    uint64_t first = digest(c);
+    assert_ok(cx, ay_program_run(cx, p, c->in, c->n_in, c->out, c->n_out));
+    assert_true(first == digest(c));
+    if (overflows) *overflows = ay_program_overflows(p);
+    ay_program_free(&p);
+    return graph_case_error(c);
+}
+
+static void check(graph_fn make, const char *name, int seeds, double tol) {
+    static const ay_compile_opts fused = {0}, plain = {.keep_as_is = true};
+    int best = cxs[0]->isa;
+    for (int seed = 1; seed <= seeds; seed++) {
+        graph_case c;
+        graph_case_make(&c, cxs[0], make, (uint64_t)seed, AY_F32, false, NULL);
+        for (int isa = 0; isa < AY_ISA_COUNT; isa++) {
+            if (!ay_isa_allows((ay_isa)best, (ay_isa)isa)) continue;
+            uint64_t one = 0;
+            for (int t = 0; t < N_THREADS; t++) {
+                cxs[t]->isa = isa;
+                double e = run_case(cxs[t], &c, &fused, NULL);
+                if (!(e <= tol)) fail_msg("%s, seed %d, %s: fused is off by %g", name, seed, ay_isa_name((ay_isa)isa), e);
+                if (t == 0) one = digest(&c);
+                else if (one != digest(&c)) fail_msg("%s, seed %d, %s: %d threads give other bits", name, seed, ay_isa_name((ay_isa)isa), t + 1);
+            }
+            double e = run_case(cxs[0], &c, &plain, NULL);
+            if (!(e <= tol)) fail_msg("%s, seed %d, %s: plain is off by %g", name, seed, ay_isa_name((ay_isa)isa), e);
+        }
+        for (int t = 0; t < N_THREADS; t++) cxs[t]->isa = best;
+        graph_case_free(&c);
+    }
+}
+
+static void test_joint(void **state) { check(graph_joint_blocks, "joint blocks", 12, 1e-5); }
+static void test_encoder(void **state) { check(graph_encoder, "encoder", 12, 1e-5); }
+static void test_decoder(void **state) { check(graph_decoder, "decoder", 12, 1e-5); }
+static void test_tangle(void **state) { check(graph_tangle, "tangle", 60, 1e-4); }
+
+/* Emulation rounds where the evaluator rounds; sums differ in the last bit before rounding, so single values may fall on the
+ * other side. */
+static void check_half(graph_fn make, const char *name, int seeds, double tol) {
+    static const ay_compile_opts half = {.emulate_f16 = true};
+    for (int seed = 1; seed <= seeds; seed++) {
+        graph_case c;
+        int64_t want = 0, got = 0;
+        graph_case_make(&c, cxs[1], make, (uint64_t)seed, AY_F16, true, &want);
+        double e = run_case(cxs[1], &c, &half, &got);
+        if (!(e <= tol)) fail_msg("%s, seed %d: emulation is off by %g", name, seed, e);
+        if (want != got) fail_msg("%s, seed %d: %lld overflows, the evaluator counts %lld", name, seed, (long long)got, (long long)want);
+        graph_case_free(&c);
+    }
+}
+
+static void test_half(void **state) {
+    check_half(graph_joint_blocks, "joint blocks", 6, 2e-3);
+    check_half(graph_encoder, "encoder", 6, 2e-3);
+    check_half(graph_decoder, "decoder", 6, 2e-3);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_joint), cmocka_unit_test(test_encoder), cmocka_unit_test(test_decoder),
+                                       cmocka_unit_test(test_tangle), cmocka_unit_test(test_half)};
+    return cmocka_run_group_tests(tests, open_all, close_all);
+}
