@@ -102,7 +102,7 @@ void ay_step_what(ay_plan *pl, ay_step *s, const char *fmt, ...) {
 static alloy_status check_weight(ay_plan *pl, const ay_node *n) {
     const ay_weight *w = n->weight;
     if (!w || !w->data || (w->store == AY_STORE_BLOCK && !w->scale) || (w->store == AY_STORE_LUT && !w->lut))
-        return ay_plan_fail(pl, "weight %s has no data: bind the package's weights before compiling", n->name);
+        return ay_fail(pl->cx, ALLOY_E_MISMATCH, "weight %s has no data: bind the package's weights before compiling", n->name);
     int64_t have = 1, want = ay_type_count(&n->type);
     for (int i = 0; i < w->rank; i++)
         if (w->dim[i] < 0 || (w->dim[i] > 0 && have > INT64_MAX / w->dim[i])) return ay_plan_fail(pl, "weight %s: bad shape", n->name);

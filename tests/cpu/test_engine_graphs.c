@@ -57,6 +57,7 @@ static double run_case(ay_ctx *cx, graph_case *c, const ay_compile_opts *o, int6
 static void check(graph_fn make, const char *name, int seeds, double tol) {
     static const ay_compile_opts fused = {0}, plain = {.keep_as_is = true};
     int best = cxs[0]->isa;
+    if (getenv("ALLOY_TEST_SEEDS")) seeds = atoi(getenv("ALLOY_TEST_SEEDS")); /* more than a test run should take */
     for (int seed = 1; seed <= seeds; seed++) {
         graph_case c;
         graph_case_make(&c, cxs[0], make, (uint64_t)seed, AY_F32, false, NULL);
