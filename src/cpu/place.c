@@ -46,10 +46,46 @@ static bool place(ay_plan *pl, ay_val v, ay_view target) {
     }
 }
 
+/* How v would come to lie if nobody asked for a place: strides of its dims. */
+static void natural(const ay_plan *pl, ay_val v, int depth, ay_view *out) {
+    enum { DEEP = 32 };
+    const ay_node *n = ay_plan_node(pl, v);
+    const ay_fused *f = pl->val[v].fused;
+    if (f) n = ay_plan_node(pl, f->anchor);
+    bool view = !f && ay_plan_is_view(pl, n);
+    if (depth < DEEP && (view || ay_row_get(n->op)->keeps_layout) && n->n_in > 0) {
+        ay_view x;
+        natural(pl, n->in[0], depth + 1, &x);
+        if (view && ay_view_through(n, &x, out)) return;
+        if (!view && ay_view_count(&x) == ay_type_count(&n->type) && x.rank == n->type.rank) {
+            *out = x;
+            return;
+        }
+    }
+    *out = (ay_view){.kind = ay_kind_of(n->type.dtype), .rank = n->type.rank};
+    for (int i = 0; i < out->rank; i++) out->dim[i] = n->type.dim[i];
+    ay_view_set_dense(out);
+}
+
+/* A concat of permuted parts lies as they do, so that they can be made in it: [B, H, L1 + L2, D] of two [B, L, H, D]. */
+static alloy_status concat_home(ay_plan *pl, const ay_node *n, ay_view *out) {
+    ay_view part;
+    int order[AY_MAX_RANK];
+    AY_TRY(ay_plan_new(pl, ay_kind_of(n->type.dtype), n->type.rank, n->type.dim, out));
+    natural(pl, n->in[0], 0, &part);
+    ay_view_order(&part, order);
+    int64_t s = 1;
+    for (int i = out->rank - 1; i >= 0; i--) {
+        out->stride[order[i]] = s;
+        s *= out->dim[order[i]];
+    }
+    return ALLOY_OK;
+}
+
 static alloy_status place_concat(ay_plan *pl, ay_val v) {
     const ay_node *n = ay_plan_node(pl, v);
     ay_value_plan *vp = &pl->val[v];
-    if (!vp->placed) AY_TRY(ay_plan_new(pl, ay_kind_of(n->type.dtype), n->type.rank, n->type.dim, &vp->place));
+    if (!vp->placed) AY_TRY(concat_home(pl, n, &vp->place));
     vp->placed = true;
     int64_t at = 0;
     for (int i = 0; i < n->n_in; i++) {

@@ -148,6 +148,7 @@ typedef struct ay_row {
     /** Whether the result may be written through these strides; NULL: its place is its own affair. */
     bool (*writes)(const ay_plan *pl, const ay_fused *f, const ay_view *target);
     bool is_view; /* makes no numbers of its own; build is NULL */
+    bool keeps_layout; /* the result lies in memory as the first operand does */
     unsigned fuses;
 } ay_row;
 const ay_row *ay_row_get(ay_op op);
@@ -206,6 +207,7 @@ alloy_status ay_plan_axes_last(ay_plan *pl, ay_val v, int n, const int *axes, ay
 
 bool ay_writes_dense(const ay_plan *pl, const ay_fused *f, const ay_view *target); /* rows.c */
 bool ay_writes_any(const ay_plan *pl, const ay_fused *f, const ay_view *target);
+bool ay_writes_gapless(const ay_plan *pl, const ay_fused *f, const ay_view *target);
 bool ay_writes_rows(const ay_plan *pl, const ay_fused *f, const ay_view *target);
 
 /* step builders, by family */
@@ -232,6 +234,7 @@ alloy_status ay_build_argmax(ay_plan *pl, const ay_fused *f);
 alloy_status ay_build_cumsum(ay_plan *pl, const ay_fused *f);
 alloy_status ay_build_topk(ay_plan *pl, const ay_fused *f);
 alloy_status ay_view_of_node(ay_plan *pl, ay_val v, ay_view *out); /* step_view.c */
+bool ay_view_through(const ay_node *n, const ay_view *x, ay_view *out); /* view node n of an operand that lies like x */
 alloy_status ay_build_concat(ay_plan *pl, const ay_fused *f);
 alloy_status ay_build_pad(ay_plan *pl, const ay_fused *f);        /* step_move.c */
 alloy_status ay_build_upsample(ay_plan *pl, const ay_fused *f);

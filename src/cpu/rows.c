@@ -5,9 +5,9 @@
  */
 #include "cpu/plan.h"
 
-#define ELT1 {.build = ay_build_unary, .writes = ay_writes_dense}
-#define ELT1_GATED {.build = ay_build_unary, .writes = ay_writes_dense, .fuses = AY_FUSE_GATED}
-#define ELT2 {.build = ay_build_binary, .writes = ay_writes_dense}
+#define ELT1 {.build = ay_build_unary, .writes = ay_writes_gapless, .keeps_layout = true}
+#define ELT1_GATED {.build = ay_build_unary, .writes = ay_writes_gapless, .keeps_layout = true, .fuses = AY_FUSE_GATED}
+#define ELT2 {.build = ay_build_binary, .writes = ay_writes_gapless, .keeps_layout = true}
 #define GENERIC {.build = ay_build_generic, .writes = ay_writes_dense}
 #define VIEW {.is_view = true}
 #define DENSE(fn) {.build = fn, .writes = ay_writes_dense}
@@ -41,11 +41,12 @@ const ay_row *ay_row_get(ay_op op) {
         [AY_OP_CONCAT] = {.build = ay_build_concat, .writes = ay_writes_any}, [AY_OP_PAD] = DENSE(ay_build_pad),
         [AY_OP_GATHER] = DENSE(ay_build_gather), [AY_OP_GATHER_ALONG] = DENSE(ay_build_gather_along),
 
-        [AY_OP_SOFTMAX] = {.build = ay_build_softmax, .writes = ay_writes_rows},
-        [AY_OP_RMS_NORM] = {.build = ay_build_norm, .writes = ay_writes_rows, .fuses = AY_FUSE_MOD},
-        [AY_OP_LAYER_NORM] = {.build = ay_build_norm, .writes = ay_writes_rows, .fuses = AY_FUSE_MOD},
+        [AY_OP_SOFTMAX] = {.build = ay_build_softmax, .writes = ay_writes_rows, .keeps_layout = true},
+        [AY_OP_RMS_NORM] = {.build = ay_build_norm, .writes = ay_writes_rows, .keeps_layout = true, .fuses = AY_FUSE_MOD},
+        [AY_OP_LAYER_NORM] = {.build = ay_build_norm, .writes = ay_writes_rows, .keeps_layout = true, .fuses = AY_FUSE_MOD},
         [AY_OP_GROUP_NORM] = {.build = ay_build_group_norm, .writes = ay_writes_dense, .fuses = AY_FUSE_ACT},
-        [AY_OP_ROPE] = DENSE(ay_build_rope), [AY_OP_SDPA] = {.build = ay_build_sdpa, .writes = ay_writes_sdpa},
+        [AY_OP_ROPE] = {.build = ay_build_rope, .writes = ay_writes_rows, .keeps_layout = true},
+        [AY_OP_SDPA] = {.build = ay_build_sdpa, .writes = ay_writes_sdpa},
         [AY_OP_DEQUANT] = DENSE(ay_build_dequant),
     };
     return &rows[op];
@@ -54,13 +55,20 @@ const ay_row *ay_row_get(ay_op op) {
 bool ay_writes_dense(const ay_plan *pl, const ay_fused *f, const ay_view *target) { return ay_view_is_dense(target); }
 bool ay_writes_any(const ay_plan *pl, const ay_fused *f, const ay_view *target) { return true; }
 
-/* Norms and softmax, when their axes are the last ones: otherwise the result is seen through a permute. */
+bool ay_writes_gapless(const ay_plan *pl, const ay_fused *f, const ay_view *target) {
+    int order[AY_MAX_RANK];
+    return ay_kind_of(ay_type_of(pl->g, f->result)->dtype) == AY_KIND_F32 ? ay_view_order(target, order) : ay_view_is_dense(target);
+}
+
+/* Rows along the last dim, in any order of rows; along other axes only what ends row-major, modulated rows only in order. */
 bool ay_writes_rows(const ay_plan *pl, const ay_fused *f, const ay_view *target) {
     const ay_node *n = ay_plan_node(pl, f->anchor);
-    if (!ay_view_is_dense(target)) return false;
-    if (n->op == AY_OP_SOFTMAX) return n->attr.axis == n->type.rank - 1;
-    if (n->op == AY_OP_RMS_NORM) return true;
+    int order[AY_MAX_RANK], last = target->rank - 1;
+    bool dense = ay_view_is_dense(target), modulated = f->scale != AY_NO_VALUE || f->shift != AY_NO_VALUE;
+    bool rows = last >= 0 && ay_view_order(target, order) && order[last] == last && !modulated;
+    if (n->op == AY_OP_SOFTMAX) return n->attr.axis == last && (rows || dense);
+    if (n->op == AY_OP_RMS_NORM || n->op == AY_OP_ROPE) return rows || dense;
     for (int i = 0; i < n->attr.norm.n; i++)
         if (n->attr.norm.axes[i] != n->type.rank - n->attr.norm.n + i) return false;
-    return true;
+    return dense || (rows && n->attr.norm.n == 1);
 }

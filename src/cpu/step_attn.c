@@ -161,7 +161,7 @@ alloy_status ay_build_rope(ay_plan *pl, const ay_fused *f) {
     AY_TRY(ay_plan_view(pl, n->in[0], &x));
     AY_TRY(tables(pl, n, &x, &c, &si));
     int order[AY_MAX_RANK], last = x.rank - 1;
-    if (ay_view_order(&x, order) && order[last] == last) AY_TRY(ay_plan_out_like(pl, f, &x, &out));
+    if (!pl->val[f->result].placed && ay_view_order(&x, order) && order[last] == last) AY_TRY(ay_plan_out_like(pl, f, &x, &out));
     else AY_TRY(ay_plan_out(pl, f, &out));
     ay_view_order(&out, order);
     if (order[last] != last) /* a last dim of 1 cannot be: it is even; so only its place among equals */

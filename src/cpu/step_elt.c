@@ -100,14 +100,13 @@ alloy_status ay_build_gated(ay_plan *pl, const ay_fused *f) {
     ay_view x, y, out;
     AY_TRY(ay_plan_view(pl, n->in[0], &x));
     AY_TRY(ay_plan_view(pl, f->gate, &y));
-    if (!ay_view_is_dense(&x) || !ay_view_is_dense(&y)) { /* halves of a wider product: two strided steps instead */
+    AY_TRY(ay_plan_out(pl, f, &out));
+    if (!ay_view_is_dense(&x) || !ay_view_is_dense(&y) || !ay_view_is_dense(&out)) { /* halves of a wider product: two steps */
         ay_view mid;
         AY_TRY(ay_plan_new(pl, AY_KIND_F32, x.rank, x.dim, &mid));
         AY_TRY(add_elt(pl, (ay_elt)elt_of(n), &x, NULL, &mid));
-        AY_TRY(ay_plan_out(pl, f, &out));
         return add_elt(pl, AY_ELT_MUL, &mid, &y, &out);
     }
-    AY_TRY(ay_plan_out(pl, f, &out));
     gated_args g = {.act = f->act, .n = ay_view_count(&out)};
     ay_step *s = ay_step_add(pl, run_gated, &g, sizeof g);
     if (!s) return ay_nomem(pl->cx);

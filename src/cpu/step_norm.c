@@ -54,6 +54,16 @@ static alloy_status plan_rows(ay_plan *pl, const ay_fused *f, ay_val v, int n, c
     AY_TRY(ay_plan_view(pl, v, &x));
     int last = x.rank - 1;
     bool placed = pl->val[f->result].placed;
+    if (placed && !ay_view_is_dense(&pl->val[f->result].place)) { /* rows in the order of the place */
+        AY_TRY(ay_plan_out(pl, f, &r->y));
+        ay_view_order(&r->y, order);
+        r->x = ay_view_permuted(&x, order);
+        r->d = x.dim[last];
+        r->rows = ay_view_count(&x) / r->d;
+        if (ay_view_is_dense(&r->x)) return ALLOY_OK;
+        ay_view from = r->x;
+        return ay_plan_copy(pl, &from, &r->x);
+    }
     if (!placed && !keep_order && n == 1 && axes[0] == last && ay_view_order(&x, order) && order[last] == last) {
         r->x = x;
         r->d = x.dim[last];

@@ -72,17 +72,20 @@ static view_fn view_of_op(ay_op op) {
     return fn[op];
 }
 
+bool ay_view_through(const ay_node *n, const ay_view *x, ay_view *out) {
+    if (n->op == AY_OP_RESHAPE) return ay_view_reshape(x, n->type.rank, n->type.dim, out);
+    *out = view_of_op(n->op)(n, x);
+    return true;
+}
+
 alloy_status ay_view_of_node(ay_plan *pl, ay_val v, ay_view *out) {
     const ay_node *n = ay_plan_node(pl, v);
     ay_view x;
     AY_TRY(ay_plan_view(pl, n->in[0], &x));
-    if (n->op == AY_OP_RESHAPE) {
-        if (ay_view_reshape(&x, n->type.rank, n->type.dim, out)) return ALLOY_OK;
+    if (!ay_view_through(n, &x, out)) { /* a reshape across a permuted layout */
         AY_TRY(ay_plan_dense(pl, n->in[0], &x));
-        if (ay_view_reshape(&x, n->type.rank, n->type.dim, out)) return ALLOY_OK;
-        return ay_plan_fail(pl, "reshape: the element counts differ");
+        if (!ay_view_through(n, &x, out)) return ay_plan_fail(pl, "reshape: the element counts differ");
     }
-    *out = view_of_op(n->op)(n, &x);
     for (int i = 0; i < out->rank; i++) {
         if (out->stride[i] >= 0 || out->dim[i] == 1) continue; /* kernels are promised strides that are not negative */
         ay_view backwards = *out;

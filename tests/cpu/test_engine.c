@@ -352,7 +352,7 @@ static void test_profile(void **state) {
         sum += rows[i].seconds;
         flops += rows[i].flops;
         assert_int_equal(rows[i].calls, 3);
-        linears += strcmp(rows[i].what, "linear 128x512 float32, 64 rows") == 0 && strcmp(rows[i].scope, "layers.1") == 0;
+        linears += strcmp(rows[i].what, "linear 128x512 float32, 64 rows") == 0 && strcmp(rows[i].scope, "layers.1.in") == 0;
     }
     assert_true(sum <= wall);
     if (sum < 0.95 * wall) fail_msg("the profile tells of %.0f of %.0f us", sum * 1e6, wall * 1e6);
