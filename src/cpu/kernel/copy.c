@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Strided copies: permute, slice, expand, reverse, the parts of a concatenation. Contiguous rows are memcpy; where the
- * contiguous dimension of the source is not that of the target, squares of BLOCK x BLOCK are turned, so that each cache
- * line is fetched once.
+ * contiguous dimension of the source is not that of the target, small squares are turned, so that each cache line is fetched
+ * once.
  */
 #include "cpu/kernel/walk.h"
 
@@ -11,11 +11,13 @@
 
 enum {
     TILE = 65536, /* bytes in one tile of work */
+    SQUARE = 32,  /* side of the squares that are turned at once: one or two cache lines */
 };
 
 typedef struct job {
     const ay_copy_args *a;
     ay_walk w;      /* operand 0: x, 1: y; last dimension: the target's shortest stride */
+    int cross;  /* the dimension in which x is contiguous, when that is not the last and turning pays; else -1 */
     int64_t rows, rows_per_tile, cols_per_tile, col_tiles;
 } job;
 
@@ -53,6 +55,49 @@ static void copy_tile(void *arg, int64_t tile, int thread) {
     }
 }
 
+#define TURNED(bits)                                                                                                   \
+    /* y [m][n] = x [n][m]: x rows xs apart, y rows ys apart */                                                        \
+    static void turned##bits(int64_t m, int64_t n, const void *from, int64_t xs, void *to, int64_t ys) {              \
+        const uint##bits##_t *x = from;                                                                                \
+        uint##bits##_t *y = to;                                                                                        \
+        for (int64_t j = 0; j < n; j++) {                                                                              \
+            for (int64_t i = 0; i < m; i++) y[i * ys + j] = x[j * xs + i];                                             \
+        }                                                                                                              \
+    }
+TURNED(8)
+TURNED(16)
+TURNED(32)
+TURNED(64)
+
+/** The plane of dimensions `cross` and last, in squares; a tile is one row of squares of one plane. */
+static void cross_tile(void *arg, int64_t tile, int thread) {
+    const job *j = arg;
+    ay_walk w = j->w;
+    int last = w.rank - 1, size = j->a->size;
+    int64_t height = w.dim[j->cross], width = w.dim[last], m0 = tile % j->col_tiles * SQUARE, m = ay_min_i64(SQUARE, height - m0), at[AY_WALK_OPERANDS];
+    int64_t xs = w.s[0][last], ys = w.s[1][j->cross];
+    w.dim[j->cross] = 1;
+    ay_walk_at(&w, tile / j->col_tiles, at);
+    for (int64_t n0 = 0; n0 < width; n0 += SQUARE) {
+        int64_t n = ay_min_i64(SQUARE, width - n0);
+        const char *x = (const char *)j->a->x + (at[0] + m0 + n0 * xs) * size;
+        char *y = (char *)j->a->y + (at[1] + m0 * ys + n0) * size;
+        if (size == 1) turned8(m, n, x, xs, y, ys);
+        else if (size == 2) turned16(m, n, x, xs, y, ys);
+        else if (size == 4) turned32(m, n, x, xs, y, ys);
+        else turned64(m, n, x, xs, y, ys);
+    }
+}
+
+static int crossing(const ay_walk *w) {
+    int last = w->rank - 1;
+    if (w->s[1][last] != 1 || w->s[0][last] == 1 || w->dim[last] < 4) return -1;
+    for (int i = 0; i < last; i++) {
+        if (w->s[0][i] == 1 && w->dim[i] >= 4) return i;
+    }
+    return -1;
+}
+
 /** Dimensions in falling order of the target's stride, so that writing runs forward. Stable, and few: insertion sort. */
 static void order(const ay_copy_args *a, int64_t *dim, int64_t *xs, int64_t *ys) {
     for (int i = 0; i < a->rank; i++) {
@@ -80,5 +125,11 @@ void ay_copy_run(const ay_exec *ex, const ay_copy_args *a) {
     j.cols_per_tile = ay_min_i64(width, per);
     j.col_tiles = ay_div_up(width, j.cols_per_tile);
     j.rows_per_tile = ay_max_i64(1, per / width);
+    j.cross = crossing(&j.w);
+    if (j.cross >= 0) {
+        j.col_tiles = ay_div_up(j.w.dim[j.cross], SQUARE);
+        ay_parallel(ex->pool, j.rows / j.w.dim[j.cross] * j.col_tiles, cross_tile, &j, ex->stop);
+        return;
+    }
     ay_parallel(ex->pool, ay_div_up(j.rows, j.rows_per_tile) * j.col_tiles, copy_tile, &j, ex->stop);
 }

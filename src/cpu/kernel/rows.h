@@ -92,4 +92,27 @@ typedef struct ay_conv_row {
 const ay_conv_row *const *ay_conv_rows(int *n);
 const ay_conv_row *ay_conv_pick(ay_isa isa);
 
+/* ---- rows of numbers: normalisation, softmax, rotary embedding --------------------------------------------------------------- */
+
+/** What becomes of a row once its mean and 1 / deviation are known: ((x - mean) * by * w + b) * (scale + one) + shift, each of
+ *  the four optional. */
+typedef struct ay_affine {
+    float mean, by;
+    const float *w, *b, *scale, *shift;
+    float one;
+} ay_affine;
+typedef struct ay_norm_row {
+    const char *name;
+    ay_isa isa;
+    /** Mean of n numbers and the sum of squared distances from it (rms: from 0, and the mean is 0). */
+    void (*moments)(bool rms, int64_t n, const float *x, double *mean, double *squares);
+    void (*affine)(const ay_affine *a, int64_t n, const float *x, float *y);
+    void (*scaled)(ay_act act, int64_t n, const float *x, float w, float b, float *y); /* y = act(x * w + b) */
+    void (*softmax)(int64_t n, const float *x, float *y);
+    void (*rope_pairs)(int64_t d, const float *x, const float *cos, const float *sin, float *out);
+    void (*rope_halves)(int64_t d, const float *x, const float *cos, const float *sin, float *out);
+} ay_norm_row;
+const ay_norm_row *const *ay_norm_rows(int *n);
+const ay_norm_row *ay_norm_pick(ay_isa isa);
+
 #endif

@@ -61,6 +61,11 @@ AY_INLINE vf v_rint(vf a) { return vrndnq_f32(a); }
 AY_INLINE vf v_floor(vf a) { return vrndmq_f32(a); }
 AY_INLINE vf v_ceil(vf a) { return vrndpq_f32(a); }
 AY_INLINE vf v_abs(vf a) { return vabsq_f32(a); }
+/** (-a1, a0, -a3, a2, ..): a quarter turn of each pair. */
+AY_INLINE vf v_turn_pairs(vf a) {
+    uint32x4_t even = vreinterpretq_u32_u64(vdupq_n_u64(0x80000000));
+    return vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(vrev64q_f32(a)), even));
+}
 AY_INLINE vf v_copysign(vf mag, vf sign) { return vbslq_f32(vdupq_n_u32(0x80000000u), sign, mag); }
 AY_INLINE vm v_lt(vf a, vf b) { return vcltq_f32(a, b); }
 AY_INLINE vm v_isnan(vf a) { return vmvnq_u32(vceqq_f32(a, a)); }

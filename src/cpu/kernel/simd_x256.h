@@ -42,6 +42,8 @@ AY_INLINE vf v_rint(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT 
 AY_INLINE vf v_floor(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
 AY_INLINE vf v_ceil(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC); }
 AY_INLINE vf v_abs(vf a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+/** (-a1, a0, -a3, a2, ..): a quarter turn of each pair. */
+AY_INLINE vf v_turn_pairs(vf a) { return _mm256_xor_ps(_mm256_permute_ps(a, 0xb1), _mm256_castsi256_ps(_mm256_set1_epi64x(0x80000000))); }
 AY_INLINE vf v_copysign(vf mag, vf sign) { return _mm256_or_ps(v_abs(mag), _mm256_and_ps(_mm256_set1_ps(-0.0f), sign)); }
 AY_INLINE vm v_lt(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
 AY_INLINE vm v_isnan(vf a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }

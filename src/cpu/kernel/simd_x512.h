@@ -37,6 +37,11 @@ AY_INLINE vf v_rint(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST
 AY_INLINE vf v_floor(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
 AY_INLINE vf v_ceil(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC); }
 AY_INLINE vf v_abs(vf a) { return _mm512_abs_ps(a); }
+/** (-a1, a0, -a3, a2, ..): a quarter turn of each pair. */
+AY_INLINE vf v_turn_pairs(vf a) {
+    vf even = _mm512_castsi512_ps(_mm512_set1_epi64(0x80000000));
+    return _mm512_xor_ps(_mm512_permute_ps(a, 0xb1), even);
+}
 AY_INLINE vf v_copysign(vf mag, vf sign) {
     __m512i s = _mm512_castps_si512(sign), m = _mm512_castps_si512(mag), bit = _mm512_set1_epi32(INT32_MIN);
     return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(bit, s, m, 0xca)); /* bit ? s : m */
