@@ -174,10 +174,14 @@ void golden_free(golden *c) {
     c->n_in = 0; /* out.data stays non-null as the sign that a case was read */
 }
 
-ay_graph *golden_graph(ay_ctx *cx, const golden *c) {
+ay_graph *golden_graph(ay_ctx *cx, const golden *c) { return golden_graph_stored(cx, c, c->n_in); }
+
+ay_graph *golden_graph_stored(ay_ctx *cx, const golden *c, int stored) {
     ay_graph *g = ay_graph_new(cx);
     ay_val in[5];
-    for (int i = 0; i < c->n_in; i++) in[i] = ay_input(g, c->in[i].name, c->in[i].type);
+    for (int i = 0; i < c->n_in; i++) {
+        in[i] = i < stored ? ay_input(g, c->in[i].name, c->in[i].type) : ay_const_data(g, c->in[i].type, c->in[i].data);
+    }
     bool sized = c->want.rank >= 0 || c->want.dtype != AY_NONE;
     ay_set_output(g, "y", ay_node_add(g, c->op, in, c->n_in, &c->attr, sized ? &c->want : NULL));
     return g;
@@ -186,7 +190,9 @@ ay_graph *golden_graph(ay_ctx *cx, const golden *c) {
 alloy_status golden_eval(const ay_graph *g, golden *c, void **got) {
     ay_tensor out = c->out;
     out.data = *got = malloc((size_t)ay_type_count(&c->out.type) * 4);
-    return ay_eval(g, c->in, c->n_in, &out, 1, false, NULL);
+    int n_in = 0; /* those that the graph still has as inputs come first */
+    for (int i = 0; i < g->n_nodes; i++) n_in += g->nodes[i].op == AY_OP_INPUT;
+    return ay_eval(g, c->in, n_in, &out, 1, false, NULL);
 }
 
 bool golden_equal(const golden *c, const void *got, double tol) {

@@ -27,6 +27,8 @@ bool golden_next(FILE *f, golden *c);
 void golden_free(golden *c);
 /** The case as a graph with inputs "0", "1", .. and output "y". */
 ay_graph *golden_graph(ay_ctx *cx, const golden *c);
+/** The same with inputs from number `stored` on as CONSTs. */
+ay_graph *golden_graph_stored(ay_ctx *cx, const golden *c, int stored);
 /** Evaluates g with the case's inputs; the result, of the case's type, into `got` (heap). */
 alloy_status golden_eval(const ay_graph *g, golden *c, void **got);
 /** Whether got equals the case's result: integers and bool exactly, floats within tol * max(1, |x|). Says where not. */
