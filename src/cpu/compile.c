@@ -43,7 +43,7 @@ void *ay_plan_keep(ay_plan *pl, size_t bytes) {
     return m + (64 - (uintptr_t)m % 64) % 64;
 }
 
-/* ---- steps ------------------------------------------------------------------------------------------------------------- */
+/* ---- steps ------------------------------------------------------------------------------------------------------- */
 
 ay_step *ay_step_add(ay_plan *pl, ay_step_fn run, const void *args, size_t args_bytes) {
     ay_program *p = pl->p;
@@ -97,15 +97,17 @@ void ay_step_what(ay_plan *pl, ay_step *s, const char *fmt, ...) {
     if (copy) s->what = copy;
 }
 
-/* ---- checks before planning ---------------------------------------------------------------------------------------------- */
+/* ---- checks before planning -------------------------------------------------------------------------------------- */
 
 static alloy_status check_weight(ay_plan *pl, const ay_node *n) {
     const ay_weight *w = n->weight;
     if (!w || !w->data || (w->store == AY_STORE_BLOCK && !w->scale) || (w->store == AY_STORE_LUT && !w->lut))
-        return ay_fail(pl->cx, ALLOY_E_MISMATCH, "weight %s has no data: bind the package's weights before compiling", n->name);
+        return ay_fail(pl->cx, ALLOY_E_MISMATCH, "weight %s has no data: bind the package's weights before compiling",
+                       n->name);
     int64_t have = 1, want = ay_type_count(&n->type);
     for (int i = 0; i < w->rank; i++)
-        if (w->dim[i] < 0 || (w->dim[i] > 0 && have > INT64_MAX / w->dim[i])) return ay_plan_fail(pl, "weight %s: bad shape", n->name);
+        if (w->dim[i] < 0 || (w->dim[i] > 0 && have > INT64_MAX / w->dim[i]))
+            return ay_plan_fail(pl, "weight %s: bad shape", n->name);
         else have *= w->dim[i];
     if (have != want)
         return ay_plan_fail(pl, "weight %s is bound to %lld elements where the graph needs %lld", n->name, (long long)have,
@@ -123,7 +125,8 @@ static alloy_status check_nodes(ay_plan *pl) {
             weights += ay_weight_data_bytes(n->weight);
         }
         int64_t count = ay_type_count(&n->type);
-        if (count < 0 || count > INT64_MAX / 64) return ay_plan_fail(pl, "%s: a value too large to hold", ay_op_get(n->op)->name);
+        if (count < 0 || count > INT64_MAX / 64)
+            return ay_plan_fail(pl, "%s: a value too large to hold", ay_op_get(n->op)->name);
         if (count == 0) return ay_plan_fail(pl, "%s: a value without elements cannot be computed", ay_op_get(n->op)->name);
     }
     pl->keep_limit = weights / 20 > KEEP_FLOOR ? weights / 20 : KEEP_FLOOR;
@@ -165,7 +168,7 @@ static void count_uses(ay_plan *pl) {
     }
 }
 
-/* ---- the walk -------------------------------------------------------------------------------------------------------------- */
+/* ---- the walk ---------------------------------------------------------------------------------------------------- */
 
 static alloy_status round_value(ay_plan *pl, ay_val v) {
     const ay_node *n = ay_plan_node(pl, v);

@@ -34,7 +34,8 @@ static ay_val only_reader(const ay_plan *pl, ay_val v) {
 static ay_val other_input(const ay_node *n, ay_val v) { return n->in[0] == v ? n->in[1] : n->in[0]; }
 
 static ay_act act_of(const ay_plan *pl, const ay_node *n) {
-    static const ay_act act[AY_OP_COUNT] = {[AY_OP_SILU] = AY_ACT_SILU, [AY_OP_SIGMOID] = AY_ACT_SIGMOID, [AY_OP_TANH] = AY_ACT_TANH};
+    static const ay_act act[AY_OP_COUNT] = {
+        [AY_OP_SILU] = AY_ACT_SILU, [AY_OP_SIGMOID] = AY_ACT_SIGMOID, [AY_OP_TANH] = AY_ACT_TANH};
     static const ay_act gelu[] = {
         [AY_GELU_EXACT] = AY_ACT_GELU_ERF, [AY_GELU_TANH] = AY_ACT_GELU_TANH, [AY_GELU_SIGMOID] = AY_ACT_GELU_SIGMOID};
     return n->op == AY_OP_GELU ? gelu[n->attr.gelu.mode] : act[n->op];
@@ -86,7 +87,7 @@ static bool is_vector(const ay_type *v, const ay_type *x) {
     return x->rank > 0 && ay_type_count(v) == x->dim[x->rank - 1] && rows_lead(v, x) == 0;
 }
 
-/* ---- what a chain may take ---------------------------------------------------------------------------------------------------- */
+/* ---- what a chain may take --------------------------------------------------------------------------------------- */
 
 static bool take_act(chain *c, const ay_node *n) {
     ay_act act = is_relu(c->pl, n, c->end) ? AY_ACT_RELU : act_of(c->pl, n);
@@ -98,7 +99,8 @@ static bool take_act(chain *c, const ay_node *n) {
 }
 
 static bool take_bias(chain *c, const ay_node *n, ay_val other) {
-    if (!(c->allowed & AY_FUSE_BIAS) || n->op != AY_OP_ADD || !is_vector(ay_type_of(c->pl->g, other), &n->type)) return false;
+    if (!(c->allowed & AY_FUSE_BIAS) || n->op != AY_OP_ADD || !is_vector(ay_type_of(c->pl->g, other), &n->type))
+        return false;
     c->f.bias = other;
     c->allowed &= ~(unsigned)AY_FUSE_BIAS;
     return true;
@@ -117,7 +119,8 @@ static bool take_gate(chain *c, const ay_node *n, ay_val other) {
 }
 
 static bool take_residual(chain *c, const ay_node *n, ay_val other) {
-    if (!(c->allowed & AY_FUSE_RESIDUAL) || n->op != AY_OP_ADD || !same_dims(ay_type_of(c->pl->g, other), &n->type)) return false;
+    if (!(c->allowed & AY_FUSE_RESIDUAL) || n->op != AY_OP_ADD || !same_dims(ay_type_of(c->pl->g, other), &n->type))
+        return false;
     c->f.residual = other;
     c->allowed = 0;
     return true;
@@ -127,7 +130,8 @@ static bool take_residual(chain *c, const ay_node *n, ay_val other) {
 static bool take_modulation(chain *c, const ay_node *n, ay_val other) {
     if (!(c->allowed & AY_FUSE_MOD)) return false;
     const ay_node *anchor = node(c, c->f.anchor);
-    bool last_only = anchor->op == AY_OP_RMS_NORM || (anchor->attr.norm.n == 1 && anchor->attr.norm.axes[0] == anchor->type.rank - 1);
+    bool last_only =
+        anchor->op == AY_OP_RMS_NORM || (anchor->attr.norm.n == 1 && anchor->attr.norm.axes[0] == anchor->type.rank - 1);
     int lead = rows_lead(ay_type_of(c->pl->g, other), &n->type);
     if (!last_only || lead < 0) return false;
     if (n->op == AY_OP_MUL && c->f.scale == AY_NO_VALUE && c->f.shift == AY_NO_VALUE) {
@@ -137,20 +141,24 @@ static bool take_modulation(chain *c, const ay_node *n, ay_val other) {
         double one;
         if (sum->op != AY_OP_ADD || c->pl->val[other].uses != 1 || taken(c->pl, other)) return true;
         int k = is_scalar_const(c->pl, sum->in[0], &one) ? 1 : 0;
-        if (!is_scalar_const(c->pl, sum->in[1 - k], &one) || one != 1 || !same_dims(ay_type_of(c->pl->g, sum->in[k]), &sum->type)) return true;
+        if (!is_scalar_const(c->pl, sum->in[1 - k], &one) || one != 1 ||
+            !same_dims(ay_type_of(c->pl->g, sum->in[k]), &sum->type))
+            return true;
         c->f.scale = sum->in[k];
         c->f.scale_plus_one = true;
         c->pl->val[other].absorbed = true;
         return true;
     }
-    if (n->op != AY_OP_ADD || c->f.shift != AY_NO_VALUE || (c->f.scale != AY_NO_VALUE && lead != c->f.mod_lead)) return false;
+    if (n->op != AY_OP_ADD || c->f.shift != AY_NO_VALUE || (c->f.scale != AY_NO_VALUE && lead != c->f.mod_lead))
+        return false;
     c->f.shift = other;
     c->f.mod_lead = lead;
     return true;
 }
 
 static bool take_gated(chain *c, const ay_node *n, ay_val other) {
-    if (!(c->allowed & AY_FUSE_GATED) || n->op != AY_OP_MUL || !same_dims(ay_type_of(c->pl->g, other), &n->type)) return false;
+    if (!(c->allowed & AY_FUSE_GATED) || n->op != AY_OP_MUL || !same_dims(ay_type_of(c->pl->g, other), &n->type))
+        return false;
     c->f.gate = other;
     c->f.act = act_of(c->pl, node(c, c->f.anchor));
     c->allowed = 0;

@@ -26,7 +26,7 @@ static void lifetimes(ay_program *p) {
         }
 }
 
-/* The step's result may take the place of operand `k`: all of it, dying here, and read by this step only element for element. */
+/* The result may take the place of operand `k`: all of it, dying here, read by this step only element for element. */
 static bool can_take_over(const ay_program *p, int step, int k, const ay_buffer *out) {
     const ay_step *s = &p->steps[step];
     if (s->io[k].write || !s->io[k].inplace) return false;
@@ -43,7 +43,8 @@ static void merge_inplace(ay_program *p) {
         const ay_step *s = &p->steps[i];
         for (int k = 0; k < s->n_io; k++) {
             ay_buffer *out = &p->bufs[s->io[k].buf];
-            if (!s->io[k].write || !s->io[k].inplace || out->home != AY_HOME_SLAB || out->first != i || out->merged >= 0) continue;
+            if (!s->io[k].write || !s->io[k].inplace || out->home != AY_HOME_SLAB || out->first != i || out->merged >= 0)
+                continue;
             for (int j = 0; j < s->n_io; j++) {
                 if (!can_take_over(p, i, j, out)) continue;
                 int from = root(p, s->io[j].buf);
@@ -81,7 +82,8 @@ static size_t find_gap(ay_buffer *const *placed, int n, const ay_buffer *b) {
 
 alloy_status ay_plan_memory(ay_ctx *cx, ay_program *p) {
     for (int i = 0; i < p->n_steps; i++)
-        if (p->steps[i].n_io > AY_STEP_IO) return ay_fail(cx, ALLOY_E_INTERNAL, "step %s has too many operands", p->steps[i].what);
+        if (p->steps[i].n_io > AY_STEP_IO)
+            return ay_fail(cx, ALLOY_E_INTERNAL, "step %s has too many operands", p->steps[i].what);
     lifetimes(p);
     merge_inplace(p);
     ay_buffer **all = malloc(2 * ((size_t)p->n_bufs + 1) * sizeof *all);
@@ -112,7 +114,7 @@ alloy_status ay_plan_memory(ay_ctx *cx, ay_program *p) {
     return ALLOY_OK;
 }
 
-/* Written before it is read, and between first and last touch nobody else's bytes: the plan's own lifetimes are not trusted. */
+/* Between first and last touch nobody else's bytes: lifetimes are counted anew, not taken from the plan. */
 bool ay_plan_memory_ok(const ay_program *p) {
     unsigned char *seen = calloc((size_t)p->n_bufs + 1, 1);
     bool ok = seen != NULL;

@@ -50,7 +50,7 @@ alloy_status ay_plan_out_like(ay_plan *pl, const ay_fused *f, const ay_view *lik
     return ALLOY_OK;
 }
 
-/* ---- weights --------------------------------------------------------------------------------------------------------- */
+/* ---- weights ----------------------------------------------------------------------------------------------------- */
 
 bool ay_plan_cast_is_free(const ay_plan *pl, const ay_node *n) {
     ay_dtype from = ay_type_of(pl->g, n->in[0])->dtype, to = n->type.dtype;
@@ -181,7 +181,7 @@ static alloy_status input_view(ay_plan *pl, ay_val v, ay_view *out) {
     return ay_plan_fail(pl, "input %s is not among the graph's inputs", n->name);
 }
 
-/* ---- values ------------------------------------------------------------------------------------------------------------ */
+/* ---- values ------------------------------------------------------------------------------------------------------ */
 
 alloy_status ay_plan_view(ay_plan *pl, ay_val v, ay_view *out) {
     const ay_node *n = ay_plan_node(pl, v);

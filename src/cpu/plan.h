@@ -12,7 +12,7 @@
 #include "cpu/view.h"
 #include "pass/pass.h"
 
-/* ---- the program -------------------------------------------------------------------------------------------------- */
+/* ---- the program ------------------------------------------------------------------------------------------------- */
 
 typedef enum ay_home {
     AY_HOME_SLAB,  /* at `offset` of the slab while steps [first, last] run */
@@ -93,7 +93,7 @@ static inline void *ay_at(const ay_run *r, ay_ref ref) {
     return ref.buf < 0 ? NULL : (unsigned char *)r->p->bufs[ref.buf].base + ref.off;
 }
 
-/* ---- fusion (fuse.c) ------------------------------------------------------------------------------------------------ */
+/* ---- fusion (fuse.c) --------------------------------------------------------------------------------------------- */
 
 /** One step to be: the node whose row builds it, the nodes it takes along, the value it makes. Values not there are
  *  AY_NO_VALUE. What a row can take is in its `fuses`. */
@@ -116,7 +116,7 @@ static inline ay_fused ay_fused_alone(ay_val v) {
 
 enum { AY_FUSE_ACT = 1, AY_FUSE_GATE = 2, AY_FUSE_RESIDUAL = 4, AY_FUSE_BIAS = 8, AY_FUSE_MOD = 16, AY_FUSE_GATED = 32 };
 
-/* ---- planning -------------------------------------------------------------------------------------------------------- */
+/* ---- planning ---------------------------------------------------------------------------------------------------- */
 
 typedef struct ay_value_plan {
     bool ready;       /* `view` is valid: the value has been made (or is seen) */
@@ -184,7 +184,8 @@ int ay_plan_buffer(ay_plan *pl, ay_home home, size_t bytes, void *base); /* -1: 
 void *ay_plan_keep(ay_plan *pl, size_t bytes);
 
 /* steps */
-ay_step *ay_step_add(ay_plan *pl, ay_step_fn run, const void *args, size_t args_bytes); /* copies args; NULL: out of memory */
+/** Copies args; NULL when out of memory. */
+ay_step *ay_step_add(ay_plan *pl, ay_step_fn run, const void *args, size_t args_bytes);
 ay_ref ay_step_read(ay_step *s, const ay_view *v);
 ay_ref ay_step_read_inplace(ay_step *s, const ay_view *v);
 ay_ref ay_step_write(ay_step *s, const ay_view *v);

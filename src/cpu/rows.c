@@ -57,7 +57,8 @@ bool ay_writes_any(const ay_plan *pl, const ay_fused *f, const ay_view *target) 
 
 bool ay_writes_gapless(const ay_plan *pl, const ay_fused *f, const ay_view *target) {
     int order[AY_MAX_RANK];
-    return ay_kind_of(ay_type_of(pl->g, f->result)->dtype) == AY_KIND_F32 ? ay_view_order(target, order) : ay_view_is_dense(target);
+    return ay_kind_of(ay_type_of(pl->g, f->result)->dtype) == AY_KIND_F32 ? ay_view_order(target, order)
+                                                                          : ay_view_is_dense(target);
 }
 
 /* Rows along the last dim, in any order of rows; along other axes only what ends row-major, modulated rows only in order. */

@@ -28,13 +28,15 @@ typedef struct port_job {
 static void input_tile(void *arg, int64_t tile, int thread) {
     const port_job *j = arg;
     int64_t begin = tile * CHUNK, n = ay_min_i64(CHUNK, j->count - begin);
-    ay_convert_to_kind(j->port->kind, j->t->type.dtype, j->t->data, begin, n, j->data + (size_t)begin * ay_kind_size(j->port->kind));
+    ay_convert_to_kind(j->port->kind, j->t->type.dtype, j->t->data, begin, n,
+                       j->data + (size_t)begin * ay_kind_size(j->port->kind));
 }
 
 static void output_tile(void *arg, int64_t tile, int thread) {
     const port_job *j = arg;
     int64_t begin = tile * CHUNK, n = ay_min_i64(CHUNK, j->count - begin);
-    ay_convert_from_kind(j->port->kind, j->data + (size_t)begin * ay_kind_size(j->port->kind), j->t->type.dtype, begin, n, j->t->data);
+    ay_convert_from_kind(j->port->kind, j->data + (size_t)begin * ay_kind_size(j->port->kind), j->t->type.dtype, begin, n,
+                         j->t->data);
 }
 
 static alloy_status run_input(ay_run *r, const ay_step *s) {
@@ -75,7 +77,7 @@ alloy_status ay_add_output_step(ay_plan *pl, int port, const ay_view *v) {
     return add_port_step(pl, run_output, port, v, pl->p->outputs[port].name);
 }
 
-/* ---- matching ------------------------------------------------------------------------------------------------------------- */
+/* ---- matching ---------------------------------------------------------------------------------------------------- */
 
 static int find_port(const ay_port *ports, int n, const char *name) {
     for (int i = 0; i < n; i++)
@@ -123,7 +125,8 @@ static alloy_status match_inputs(ay_ctx *cx, ay_program *p, const ay_tensor *in,
         if (port->buf < 0) continue;
         const ay_tensor *t = p->run_in[i];
         ay_buffer *b = &p->bufs[port->buf];
-        bool there = ay_kind_is_native(port->kind, t->type.dtype, t->data) && !(p->rounds_inputs && port->type.dtype == AY_F16);
+        bool there =
+            ay_kind_is_native(port->kind, t->type.dtype, t->data) && !(p->rounds_inputs && port->type.dtype == AY_F16);
         b->base = there ? t->data : p->slab + b->offset;
     }
     return ALLOY_OK;
@@ -141,7 +144,7 @@ static alloy_status match_outputs(ay_ctx *cx, ay_program *p, ay_tensor *out, int
     return ALLOY_OK;
 }
 
-/* ---- running ------------------------------------------------------------------------------------------------------------------ */
+/* ---- running ----------------------------------------------------------------------------------------------------- */
 
 static double now(void) {
     struct timespec t;
@@ -170,8 +173,9 @@ static alloy_status run_steps(ay_run *r) {
 alloy_status ay_program_run(ay_ctx *cx, ay_program *p, const ay_tensor *in, int n_in, ay_tensor *out, int n_out) {
     AY_TRY(ay_check_stop(cx));
     if (ay_pool_threads(cx->pool) != p->threads || cx->isa != p->isa)
-        return ay_fail(cx, ALLOY_E_USAGE, "the program was compiled for %d threads and %s: compile it again for this context",
-                       p->threads, ay_isa_name((ay_isa)p->isa));
+        return ay_fail(cx, ALLOY_E_USAGE,
+                       "the program was compiled for %d threads and %s: compile it again for this context", p->threads,
+                       ay_isa_name((ay_isa)p->isa));
     AY_TRY(match_inputs(cx, p, in, n_in));
     AY_TRY(match_outputs(cx, p, out, n_out));
     p->overflows = 0;

@@ -87,7 +87,8 @@ alloy_status ay_build_sdpa(ay_plan *pl, const ay_fused *f) {
     if (n->n_in > 3) AY_TRY(mask_operand(pl, n->in[3], t, q.dim[2], k.dim[2], &mask));
     AY_TRY(ay_plan_out(pl, f, &out));
     if (!as_four(&out, &o)) return ay_plan_fail(pl, "sdpa: the result is placed where it cannot be written");
-    sdpa_args args = {.a = {.batch = o.dim[0], .heads = o.dim[1], .lq = q.dim[2], .lk = k.dim[2], .d = q.dim[3], .dv = v.dim[3],
+    sdpa_args args = {.a = {.batch = o.dim[0], .heads = o.dim[1],
+                            .lq = q.dim[2], .lk = k.dim[2], .d = q.dim[3], .dv = v.dim[3],
                             .scale = (float)n->attr.sdpa.scale}};
     memcpy(args.a.qs, q.stride, sizeof args.a.qs);
     memcpy(args.a.ks, k.stride, sizeof args.a.ks);
@@ -106,8 +107,8 @@ alloy_status ay_build_sdpa(ay_plan *pl, const ay_fused *f) {
     double pairs = (double)(a->batch * a->heads) * (double)a->lq * (double)a->lk;
     s->flops = 2 * pairs * (double)(a->d + a->dv);
     s->bytes = 4.0 * (double)(a->batch * a->heads) * (double)(a->lq * (a->d + a->dv) + a->lk * (a->d + a->dv));
-    ay_step_what(pl, s, "sdpa %lldx%lld heads, %lld x %lld, dim %lld", (long long)a->batch, (long long)a->heads, (long long)a->lq,
-                 (long long)a->lk, (long long)a->d);
+    ay_step_what(pl, s, "sdpa %lldx%lld heads, %lld x %lld, dim %lld", (long long)a->batch, (long long)a->heads,
+                 (long long)a->lq, (long long)a->lk, (long long)a->d);
     /* the mask only has to be there for the driver to know that it needs room for it */
     ay_attn sized = *a;
     static const float there;
@@ -122,7 +123,7 @@ bool ay_writes_sdpa(const ay_plan *pl, const ay_fused *f, const ay_view *target)
     return as_four(target, &four);
 }
 
-/* ---- rope -------------------------------------------------------------------------------------------------------------------- */
+/* ---- rope -------------------------------------------------------------------------------------------------------- */
 
 typedef struct rope_args {
     ay_rope_args a;
@@ -161,7 +162,8 @@ alloy_status ay_build_rope(ay_plan *pl, const ay_fused *f) {
     AY_TRY(ay_plan_view(pl, n->in[0], &x));
     AY_TRY(tables(pl, n, &x, &c, &si));
     int order[AY_MAX_RANK], last = x.rank - 1;
-    if (!pl->val[f->result].placed && ay_view_order(&x, order) && order[last] == last) AY_TRY(ay_plan_out_like(pl, f, &x, &out));
+    if (!pl->val[f->result].placed && ay_view_order(&x, order) && order[last] == last)
+        AY_TRY(ay_plan_out_like(pl, f, &x, &out));
     else AY_TRY(ay_plan_out(pl, f, &out));
     ay_view_order(&out, order);
     if (order[last] != last) /* a last dim of 1 cannot be: it is even; so only its place among equals */

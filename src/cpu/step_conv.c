@@ -85,8 +85,9 @@ static ay_step *add_conv(ay_plan *pl, ay_step_fn run, const conv_args *a, const 
     double taps = (double)(c->kernel[0] * c->kernel[1] * c->kernel[2]);
     s->flops = 2 * taps * (double)(c->c / c->groups) * (double)ay_view_count(&v[4]);
     s->bytes = 4.0 * (double)(ay_view_count(&v[0]) + ay_view_count(&v[4])) + 4 * taps * (double)(c->o * c->c / c->groups);
-    ay_step_what(pl, s, "%s %lldx%lldx%lld %lld->%lld to %lldx%lldx%lld", s->what, (long long)c->kernel[0], (long long)c->kernel[1],
-                 (long long)c->kernel[2], (long long)c->c, (long long)c->o, (long long)c->out[0], (long long)c->out[1], (long long)c->out[2]);
+    ay_step_what(pl, s, "%s %lldx%lldx%lld %lld->%lld to %lldx%lldx%lld", s->what, (long long)c->kernel[0],
+                 (long long)c->kernel[1], (long long)c->kernel[2], (long long)c->c, (long long)c->o, (long long)c->out[0],
+                 (long long)c->out[1], (long long)c->out[2]);
     return s;
 }
 
@@ -102,7 +103,7 @@ alloy_status ay_build_conv(ay_plan *pl, const ay_fused *f) {
     return ay_step_scratch(pl, s, ay_conv_scratch((ay_isa)pl->cx->isa, ay_plan_threads(pl), &sized));
 }
 
-/* ---- transposed convolution ----------------------------------------------------------------------------------------------- */
+/* ---- transposed convolution -------------------------------------------------------------------------------------- */
 
 typedef struct transpose_job {
     const ay_conv *c;
@@ -137,7 +138,8 @@ static void transpose_tile(void *arg, int64_t tile, int thread) {
     const ay_conv *c = j->c;
     int64_t row = tile % (c->out[0] * c->out[1]), plane = tile / (c->out[0] * c->out[1]);
     for (int64_t i = 0; i < c->out[2]; i++)
-        j->y[tile * c->out[2] + i] = gather_taps(j, plane / c->o, plane % c->o, (int64_t[]){row / c->out[1], row % c->out[1], i});
+        j->y[tile * c->out[2] + i] =
+            gather_taps(j, plane / c->o, plane % c->o, (int64_t[]){row / c->out[1], row % c->out[1], i});
 }
 
 static alloy_status run_transpose(ay_run *r, const ay_step *s) {
@@ -156,7 +158,7 @@ alloy_status ay_build_conv_transpose(ay_plan *pl, const ay_fused *f) {
     return add_conv(pl, run_transpose, &a, v) ? ALLOY_OK : ay_nomem(pl->cx);
 }
 
-/* ---- pooling ------------------------------------------------------------------------------------------------------------------ */
+/* ---- pooling ----------------------------------------------------------------------------------------------------- */
 
 typedef struct pool_args {
     int64_t planes, in[3], out[3], kernel[3], stride[3], before[3], after[3];
@@ -212,7 +214,8 @@ alloy_status ay_build_pool(ay_plan *pl, const ay_fused *f) {
     ay_view x, y;
     AY_TRY(ay_plan_dense(pl, n->in[0], &x));
     AY_TRY(ay_plan_out(pl, f, &y));
-    pool_args a = {.planes = x.dim[0] * x.dim[1], .average = n->attr.pool.average, .count_padding = n->attr.pool.count_padding};
+    pool_args a = {
+        .planes = x.dim[0] * x.dim[1], .average = n->attr.pool.average, .count_padding = n->attr.pool.count_padding};
     spatial(x.dim, x.rank, a.in);
     spatial(y.dim, x.rank, a.out);
     attr3(n->attr.pool.kernel, x.rank, 1, a.kernel);

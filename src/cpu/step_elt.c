@@ -8,16 +8,19 @@
 #include <string.h>
 
 static int elt_of(const ay_node *n) {
-    static const int elt[AY_OP_COUNT] = { /* ay_elt + 1; 0: no such kernel */
-        [AY_OP_ADD] = AY_ELT_ADD + 1, [AY_OP_SUB] = AY_ELT_SUB + 1, [AY_OP_MUL] = AY_ELT_MUL + 1, [AY_OP_DIV] = AY_ELT_DIV + 1,
-        [AY_OP_MAX] = AY_ELT_MAX + 1, [AY_OP_MIN] = AY_ELT_MIN + 1, [AY_OP_POW] = AY_ELT_POW + 1, [AY_OP_MOD] = AY_ELT_MOD + 1,
-        [AY_OP_ABS] = AY_ELT_ABS + 1, [AY_OP_EXP] = AY_ELT_EXP + 1, [AY_OP_LOG] = AY_ELT_LOG + 1, [AY_OP_SQRT] = AY_ELT_SQRT + 1,
-        [AY_OP_RSQRT] = AY_ELT_RSQRT + 1, [AY_OP_SIN] = AY_ELT_SIN + 1, [AY_OP_COS] = AY_ELT_COS + 1, [AY_OP_TANH] = AY_ELT_TANH + 1,
-        [AY_OP_ERF] = AY_ELT_ERF + 1, [AY_OP_FLOOR] = AY_ELT_FLOOR + 1, [AY_OP_CEIL] = AY_ELT_CEIL + 1,
-        [AY_OP_ROUND] = AY_ELT_ROUND + 1, [AY_OP_SIGN] = AY_ELT_SIGN + 1, [AY_OP_SIGMOID] = AY_ELT_SIGMOID + 1,
-        [AY_OP_SILU] = AY_ELT_SILU + 1,
+    static const int elt[AY_OP_COUNT] = {
+        /* ay_elt + 1; 0: no such kernel */
+        [AY_OP_ADD] = AY_ELT_ADD + 1,         [AY_OP_SUB] = AY_ELT_SUB + 1,     [AY_OP_MUL] = AY_ELT_MUL + 1,
+        [AY_OP_DIV] = AY_ELT_DIV + 1,         [AY_OP_MAX] = AY_ELT_MAX + 1,     [AY_OP_MIN] = AY_ELT_MIN + 1,
+        [AY_OP_POW] = AY_ELT_POW + 1,         [AY_OP_MOD] = AY_ELT_MOD + 1,     [AY_OP_ABS] = AY_ELT_ABS + 1,
+        [AY_OP_EXP] = AY_ELT_EXP + 1,         [AY_OP_LOG] = AY_ELT_LOG + 1,     [AY_OP_SQRT] = AY_ELT_SQRT + 1,
+        [AY_OP_RSQRT] = AY_ELT_RSQRT + 1,     [AY_OP_SIN] = AY_ELT_SIN + 1,     [AY_OP_COS] = AY_ELT_COS + 1,
+        [AY_OP_TANH] = AY_ELT_TANH + 1,       [AY_OP_ERF] = AY_ELT_ERF + 1,     [AY_OP_FLOOR] = AY_ELT_FLOOR + 1,
+        [AY_OP_CEIL] = AY_ELT_CEIL + 1,       [AY_OP_ROUND] = AY_ELT_ROUND + 1, [AY_OP_SIGN] = AY_ELT_SIGN + 1,
+        [AY_OP_SIGMOID] = AY_ELT_SIGMOID + 1, [AY_OP_SILU] = AY_ELT_SILU + 1,
     };
-    static const int gelu[] = {[AY_GELU_EXACT] = AY_ELT_GELU_EXACT, [AY_GELU_TANH] = AY_ELT_GELU_TANH, [AY_GELU_SIGMOID] = AY_ELT_GELU_SIGMOID};
+    static const int gelu[] = {
+        [AY_GELU_EXACT] = AY_ELT_GELU_EXACT, [AY_GELU_TANH] = AY_ELT_GELU_TANH, [AY_GELU_SIGMOID] = AY_ELT_GELU_SIGMOID};
     return n->op == AY_OP_GELU ? gelu[n->attr.gelu.mode] : elt[n->op] - 1;
 }
 
@@ -81,7 +84,7 @@ alloy_status ay_build_binary(ay_plan *pl, const ay_fused *f) {
     return add_elt(pl, (ay_elt)elt_of(n), &x, &y, &out);
 }
 
-/* ---- act(x) * y ------------------------------------------------------------------------------------------------------------ */
+/* ---- act(x) * y -------------------------------------------------------------------------------------------------- */
 
 typedef struct gated_args {
     ay_act act;
@@ -101,7 +104,7 @@ alloy_status ay_build_gated(ay_plan *pl, const ay_fused *f) {
     AY_TRY(ay_plan_view(pl, n->in[0], &x));
     AY_TRY(ay_plan_view(pl, f->gate, &y));
     AY_TRY(ay_plan_out(pl, f, &out));
-    if (!ay_view_is_dense(&x) || !ay_view_is_dense(&y) || !ay_view_is_dense(&out)) { /* halves of a wider product: two steps */
+    if (!ay_view_is_dense(&x) || !ay_view_is_dense(&y) || !ay_view_is_dense(&out)) { /* halves of one product: two steps */
         ay_view mid;
         AY_TRY(ay_plan_new(pl, AY_KIND_F32, x.rank, x.dim, &mid));
         AY_TRY(add_elt(pl, (ay_elt)elt_of(n), &x, NULL, &mid));
@@ -119,7 +122,7 @@ alloy_status ay_build_gated(ay_plan *pl, const ay_fused *f) {
     return ALLOY_OK;
 }
 
-/* ---- rounding to half, in place -------------------------------------------------------------------------------------------- */
+/* ---- rounding to half, in place ---------------------------------------------------------------------------------- */
 
 typedef struct round_args {
     int64_t n;

@@ -108,11 +108,12 @@ static void int_range(ay_dtype t, double *low, double *high) {
     int bits = ay_dtype_bits(t);
     bool is_unsigned = t >= AY_U64 && t <= AY_U1;
     *low = is_unsigned ? 0 : bits >= 32 ? INT32_MIN : -(double)(1 << (bits - 1));
-    *high = bits >= 32 || (bits == 31 && !is_unsigned) ? INT32_MAX : is_unsigned ? (double)((1 << bits) - 1) : (double)((1 << (bits - 1)) - 1);
+    *high = bits >= 32 ? INT32_MAX : (double)((1 << (is_unsigned ? bits : bits - 1)) - 1);
 }
 
 /* in[] are already broadcast to the dims of out, which is row-major. */
-static alloy_status add_generic(ay_plan *pl, generic_fn fn, ay_dtype dtype, int n_in, const ay_view *in, const ay_view *out) {
+static alloy_status add_generic(ay_plan *pl, generic_fn fn, ay_dtype dtype, int n_in, const ay_view *in,
+                                const ay_view *out) {
     generic_args a = {.fn = fn, .n_in = n_in, .rank = out->rank, .count = ay_view_count(out), .out_kind = out->kind};
     memcpy(a.dim, out->dim, sizeof a.dim);
     for (int k = 0; k < n_in; k++) {
@@ -134,7 +135,8 @@ alloy_status ay_build_generic(ay_plan *pl, const ay_fused *f) {
     const ay_node *n = ay_plan_node(pl, f->anchor);
     ay_view in[3], out;
     generic_fn fn = fn_of(n->op);
-    if (!fn || n->n_in > 3) return ay_plan_fail(pl, "%s is not defined for %s", ay_op_get(n->op)->name, ay_dtype_name(n->type.dtype));
+    if (!fn || n->n_in > 3)
+        return ay_plan_fail(pl, "%s is not defined for %s", ay_op_get(n->op)->name, ay_dtype_name(n->type.dtype));
     for (int k = 0; k < n->n_in; k++) {
         ay_view x;
         AY_TRY(ay_plan_view(pl, n->in[k], &x));
@@ -190,7 +192,7 @@ alloy_status ay_build_dequant(ay_plan *pl, const ay_fused *f) {
     return add_generic(pl, n->n_in == 3 ? f_dequant : f_dequant0, n->type.dtype, n->n_in, in, &out);
 }
 
-/* ---- integer matmul: rare, exact ------------------------------------------------------------------------------------------ */
+/* ---- integer matmul: rare, exact --------------------------------------------------------------------------------- */
 
 typedef struct int_matmul_args {
     int rank;

@@ -10,7 +10,7 @@
 
 enum { TILE = 1 << 14 };
 
-/* ---- pad, nearest upsampling: each place of the result along a dim comes from one place of x, or from the constant -------- */
+/* ---- pad, nearest upsampling: each place of the result along a dim comes from one place of x, or from the constant  */
 
 typedef struct map_args {
     int rank;
@@ -107,7 +107,7 @@ static int64_t nearest_from(const ay_node *n, int axis, int64_t at, int64_t dim)
     return at / (axis == last ? n->attr.upsample.fw : axis == last - 1 ? n->attr.upsample.fh : 1);
 }
 
-/* ---- bilinear upsampling -------------------------------------------------------------------------------------------------- */
+/* ---- bilinear upsampling ----------------------------------------------------------------------------------------- */
 
 typedef struct tap { int32_t lo, hi; float t; } tap; /* x[lo] * (1 - t) + x[hi] * t */
 
@@ -177,7 +177,7 @@ alloy_status ay_build_upsample(ay_plan *pl, const ay_fused *f) {
     return ALLOY_OK;
 }
 
-/* ---- gather ------------------------------------------------------------------------------------------------------------------- */
+/* ---- gather ------------------------------------------------------------------------------------------------------ */
 
 typedef struct gather_args { /* y[b, o, j, :] = x[b, o, idx[b, j], :] */
     int64_t batch, outer, n, count, inner;
@@ -211,8 +211,8 @@ static void gather_tile(void *arg, int64_t tile, int thread) {
 static alloy_status check_indices(ay_run *r, const ay_step *s, const int32_t *idx, int64_t count, int64_t n) {
     for (int64_t i = 0; i < count; i++)
         if (idx[i] < -n || idx[i] >= n)
-            return ay_fail(r->cx, ALLOY_E_USAGE, "%s%s%s: index %d is outside of 0 to %lld: check the ids given as input", s->scope,
-                           *s->scope ? ": " : "", s->what, (int)idx[i], (long long)(n - 1));
+            return ay_fail(r->cx, ALLOY_E_USAGE, "%s%s%s: index %d is outside of 0 to %lld: check the ids given as input",
+                           s->scope, *s->scope ? ": " : "", s->what, (int)idx[i], (long long)(n - 1));
     return ALLOY_OK;
 }
 

@@ -48,7 +48,8 @@ typedef struct rows_plan {
     int64_t rows, d;
 } rows_plan;
 
-static alloy_status plan_rows(ay_plan *pl, const ay_fused *f, ay_val v, int n, const int *axes, bool keep_order, rows_plan *r) {
+static alloy_status plan_rows(ay_plan *pl, const ay_fused *f, ay_val v, int n, const int *axes, bool keep_order,
+                              rows_plan *r) {
     int order[AY_MAX_RANK], perm[AY_MAX_RANK];
     ay_view x;
     AY_TRY(ay_plan_view(pl, v, &x));
@@ -79,7 +80,7 @@ static alloy_status plan_rows(ay_plan *pl, const ay_fused *f, ay_val v, int n, c
     return ALLOY_OK;
 }
 
-/* ---- layer norm, rms norm ------------------------------------------------------------------------------------------------------ */
+/* ---- layer norm, rms norm ---------------------------------------------------------------------------------------- */
 
 typedef struct norm_args {
     ay_norm n;
@@ -154,7 +155,7 @@ alloy_status ay_build_norm(ay_plan *pl, const ay_fused *f) {
     return ALLOY_OK;
 }
 
-/* ---- group norm -------------------------------------------------------------------------------------------------------------------- */
+/* ---- group norm -------------------------------------------------------------------------------------------------- */
 
 typedef struct group_args {
     ay_group_norm_args a;
@@ -194,7 +195,7 @@ alloy_status ay_build_group_norm(ay_plan *pl, const ay_fused *f) {
     return ALLOY_OK;
 }
 
-/* ---- softmax ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- softmax ----------------------------------------------------------------------------------------------------- */
 
 typedef struct softmax_args {
     int64_t rows, d;

@@ -51,7 +51,7 @@ static alloy_status run_product(ay_run *r, const ay_step *s) {
     return ALLOY_OK;
 }
 
-/* ---- planning ---------------------------------------------------------------------------------------------------------------- */
+/* ---- planning ---------------------------------------------------------------------------------------------------- */
 
 /* Leading dims of one product: dims and the strides of every operand over them, innermost last; M is the last. */
 typedef struct lead {
@@ -152,11 +152,13 @@ static alloy_status add_product(ay_plan *pl, const ay_fused *f, const operands *
                                      : ay_gemm_batch_scratch((ay_isa)pl->cx->isa, ay_plan_threads(pl), &p->g);
     double rows = (double)ay_view_count(&op->c) / (double)op->n;
     s->flops = 2 * rows * (double)op->k * (double)op->n;
-    s->bytes = 4 * rows * (double)(op->k + op->n) + (op->has_w ? (double)ay_weight_data_bytes(&op->w) : 4.0 * (double)(op->k * op->n));
+    s->bytes = 4 * rows * (double)(op->k + op->n) +
+               (op->has_w ? (double)ay_weight_data_bytes(&op->w) : 4.0 * (double)(op->k * op->n));
     if (op->has_w) ay_step_what(pl, s, "%s %lldx%lld %s%s, %g rows", s->what, (long long)op->k, (long long)op->n,
                                 ay_dtype_name(op->w.data_dtype), storage_name(&op->w), rows);
-    else ay_step_what(pl, s, "%s %lldx%lldx%lld, batch %lld", s->what, (long long)p->g.one.m, (long long)op->k, (long long)op->n,
-                      (long long)p->g.batch);
+    else
+        ay_step_what(pl, s, "%s %lldx%lldx%lld, batch %lld", s->what, (long long)p->g.one.m, (long long)op->k,
+                     (long long)op->n, (long long)p->g.batch);
     return ay_step_scratch(pl, s, scratch);
 }
 
@@ -282,6 +284,6 @@ bool ay_writes_product(const ay_plan *pl, const ay_fused *f, const ay_view *targ
     int64_t n = target->dim[target->rank - 1];
     if (target->rank < 1 || (target->stride[target->rank - 1] != 1 && n != 1)) return false;
     int64_t rows, ld;
-    return ay_kind_of(ay_type_of(pl->g, f->result)->dtype) == AY_KIND_F32 && ay_view_merge(target, 0, target->rank - 1, &rows, &ld) &&
-           (rows == 1 || ld >= n);
+    return ay_kind_of(ay_type_of(pl->g, f->result)->dtype) == AY_KIND_F32 &&
+           ay_view_merge(target, 0, target->rank - 1, &rows, &ld) && (rows == 1 || ld >= n);
 }

@@ -12,7 +12,8 @@ enum { TILE = 1 << 14 }; /* numbers a tile */
 
 typedef double (*fold_fn)(double acc, double x);
 static double fold_sum(double acc, double x) { return acc + x; }
-static double fold_int_sum(double acc, double x) { return (int32_t)((uint32_t)(int64_t)acc + (uint32_t)(int64_t)x); } /* wraps */
+/* Integers wrap. */
+static double fold_int_sum(double acc, double x) { return (int32_t)((uint32_t)(int64_t)acc + (uint32_t)(int64_t)x); }
 static double fold_int_prod(double acc, double x) { return (int32_t)((uint32_t)(int64_t)acc * (uint32_t)(int64_t)x); }
 static double fold_max(double acc, double x) { return x > acc || x != x ? x : acc; }
 static double fold_min(double acc, double x) { return x < acc || x != x ? x : acc; }
@@ -85,7 +86,7 @@ static void around_axis(const ay_view *x, int axis, lanes_args *a) {
     a->n = x->dim[axis];
 }
 
-/* ---- sum, max, min, product over any axes ------------------------------------------------------------------------------- */
+/* ---- sum, max, min, product over any axes ------------------------------------------------------------------------ */
 
 static void reduce_lane(const lanes_args *a, const void *x, int64_t from, void *y, int64_t lane, int32_t *room) {
     double acc = a->start;
@@ -97,20 +98,27 @@ static void reduce_lane(const lanes_args *a, const void *x, int64_t from, void *
 }
 
 alloy_status ay_build_reduce(ay_plan *pl, const ay_fused *f) {
-    static const struct { fold_fn fold; double start; } how[AY_OP_COUNT] = {
-        [AY_OP_SUM] = {fold_sum, 0}, [AY_OP_PROD] = {fold_prod, 1}, [AY_OP_RMAX] = {fold_max, -INFINITY}, [AY_OP_RMIN] = {fold_min, INFINITY},
+    static const struct {
+        fold_fn fold;
+        double start;
+    } how[AY_OP_COUNT] = {
+        [AY_OP_SUM] = {fold_sum, 0},
+        [AY_OP_PROD] = {fold_prod, 1},
+        [AY_OP_RMAX] = {fold_max, -INFINITY},
+        [AY_OP_RMIN] = {fold_min, INFINITY},
     };
     const ay_node *n = ay_plan_node(pl, f->anchor);
     ay_view x, y;
     int perm[AY_MAX_RANK];
     lanes_args a = {.fold = how[n->op].fold, .start = how[n->op].start, .inner = 1, .lane = reduce_lane};
-    if (ay_kind_of(n->type.dtype) != AY_KIND_F32) a.fold = a.fold == fold_sum ? fold_int_sum : a.fold == fold_prod ? fold_int_prod : a.fold;
+    if (ay_kind_of(n->type.dtype) != AY_KIND_F32)
+        a.fold = a.fold == fold_sum ? fold_int_sum : a.fold == fold_prod ? fold_int_prod : a.fold;
     AY_TRY(ay_plan_axes_last(pl, n->in[0], n->attr.reduce.n, n->attr.reduce.axes, &x, &a.outer, &a.n, perm));
     AY_TRY(ay_plan_out(pl, f, &y));
     return add_lanes(pl, &a, &x, &y, 0);
 }
 
-/* ---- argmax ---------------------------------------------------------------------------------------------------------------- */
+/* ---- argmax ------------------------------------------------------------------------------------------------------ */
 
 /* NaN counts as the largest, as in torch. */
 static bool stands_before(double x, double y, bool largest) {
@@ -141,7 +149,7 @@ alloy_status ay_build_argmax(ay_plan *pl, const ay_fused *f) {
     return add_lanes(pl, &a, &x, &y, 0);
 }
 
-/* ---- cumsum ---------------------------------------------------------------------------------------------------------------- */
+/* ---- cumsum ------------------------------------------------------------------------------------------------------ */
 
 static void cumsum_lane(const lanes_args *a, const void *x, int64_t from, void *y, int64_t lane, int32_t *room) {
     double acc = 0;
@@ -163,7 +171,7 @@ alloy_status ay_build_cumsum(ay_plan *pl, const ay_fused *f) {
     return add_lanes(pl, &a, &x, &y, 0);
 }
 
-/* ---- topk: heapsort of indices, best first; equal values in the order they stand -------------------------------------------- */
+/* ---- topk: heapsort of indices, best first; equal values in the order they stand --------------------------------- */
 
 typedef struct lane_view {
     const lanes_args *a;
@@ -217,7 +225,8 @@ static void topk_lane(const lanes_args *a, const void *x, int64_t from, void *y,
 alloy_status ay_build_topk(ay_plan *pl, const ay_fused *f) {
     const ay_node *n = ay_plan_node(pl, f->anchor);
     ay_view x, y;
-    lanes_args a = {.k = n->attr.topk.k, .largest = n->attr.topk.largest, .indices = n->attr.topk.indices, .lane = topk_lane};
+    lanes_args a = {
+        .k = n->attr.topk.k, .largest = n->attr.topk.largest, .indices = n->attr.topk.indices, .lane = topk_lane};
     AY_TRY(ay_plan_dense(pl, n->in[0], &x));
     around_axis(&x, n->attr.topk.axis, &a);
     if (a.n > INT32_MAX) return ay_plan_fail(pl, "topk over an axis of more than 2^31 elements");

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-/* ---- copy ---------------------------------------------------------------------------------------------------------------- */
+/* ---- copy -------------------------------------------------------------------------------------------------------- */
 
 typedef struct copy_args {
     ay_copy_args c;
@@ -38,7 +38,7 @@ alloy_status ay_add_copy_step(ay_plan *pl, const ay_view *from, const ay_view *t
     return ALLOY_OK;
 }
 
-/* ---- views --------------------------------------------------------------------------------------------------------------- */
+/* ---- views ------------------------------------------------------------------------------------------------------- */
 
 bool ay_plan_is_view(const ay_plan *pl, const ay_node *n) {
     return n->op == AY_OP_CAST ? ay_plan_cast_is_free(pl, n) : ay_row_get(n->op)->is_view;
@@ -67,7 +67,8 @@ static ay_view reversed(const ay_node *n, const ay_view *x) {
 typedef ay_view (*view_fn)(const ay_node *n, const ay_view *x);
 static view_fn view_of_op(ay_op op) {
     static const view_fn fn[AY_OP_COUNT] = {
-        [AY_OP_PERMUTE] = permuted, [AY_OP_SLICE] = sliced, [AY_OP_EXPAND] = expanded, [AY_OP_CAST] = same, [AY_OP_REVERSE] = reversed,
+        [AY_OP_PERMUTE] = permuted, [AY_OP_SLICE] = sliced,     [AY_OP_EXPAND] = expanded,
+        [AY_OP_CAST] = same,        [AY_OP_REVERSE] = reversed,
     };
     return fn[op];
 }
@@ -94,7 +95,7 @@ alloy_status ay_view_of_node(ay_plan *pl, ay_val v, ay_view *out) {
     return ALLOY_OK;
 }
 
-/* ---- concat ----------------------------------------------------------------------------------------------------------------- */
+/* ---- concat ------------------------------------------------------------------------------------------------------ */
 
 alloy_status ay_build_concat(ay_plan *pl, const ay_fused *f) {
     const ay_node *n = ay_plan_node(pl, f->anchor);

@@ -60,7 +60,8 @@ ay_view ay_view_permuted(const ay_view *v, const int *perm) {
     return out;
 }
 
-/* Groups of old dims and of new dims with equal products are matched; inside a group the old dims must be one uniform run. */
+/* Groups of old dims and of new dims with equal products are matched; inside a group the old dims must be one uniform run.
+ */
 bool ay_view_reshape(const ay_view *v, int rank, const int64_t *dim, ay_view *out) {
     ay_view o = *v;
     o.rank = rank;

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <time.h>
 
-/* ---- a count of allocations: glibc lets a program bring its own malloc; sanitizers bring theirs ---------------------------- */
+/* ---- a count of allocations: glibc lets a program bring its own malloc; sanitizers bring theirs ------------------ */
 
 static atomic_long allocations;
 #if defined(__has_feature)
@@ -66,7 +66,7 @@ static void test_no_allocation(void **state) {
     }
 }
 
-/* ---- arguments ---------------------------------------------------------------------------------------------------------------- */
+/* ---- arguments --------------------------------------------------------------------------------------------------- */
 
 static ay_graph *two_inputs(void) {
     ay_graph *g = ay_graph_new(cx);
@@ -82,20 +82,25 @@ static void test_arguments(void **state) {
     ay_graph_free(g); /* the program does not need it */
     float x[6] = {0, 1, 2, 3, 4, 5}, y[4];
     int64_t ids[2] = {2, -3}, bad[2] = {0, 3};
-    ay_tensor in[3] = {{"x", ay_shape(AY_F32, 2, 2, 3), x}, {"ids", ay_shape(AY_I64, 1, 2), ids}, {"z", ay_shape(AY_F32, 1, 2), x}};
+    ay_tensor in[3] = {
+        {"x", ay_shape(AY_F32, 2, 2, 3), x}, {"ids", ay_shape(AY_I64, 1, 2), ids}, {"z", ay_shape(AY_F32, 1, 2), x}};
     ay_tensor out = {"y", ay_shape(AY_F32, 2, 2, 2), y}, other = {"w", out.type, y};
     assert_ok(cx, ay_program_run(cx, p, in, 2, &out, 1));
     assert_true(fabsf(y[0] - tanhf(2)) < 1e-5f && fabsf(y[3] - tanhf(3)) < 1e-5f && y[1] == 0);
     assert_fails(cx, ay_program_run(cx, p, in, 1, &out, 1), ALLOY_E_USAGE, "input ids is missing: give int32[2]");
-    assert_fails(cx, ay_program_run(cx, p, in, 3, &out, 1), ALLOY_E_USAGE, "there is no input named z: the program has x, ids");
-    assert_fails(cx, ay_program_run(cx, p, in, 2, &other, 1), ALLOY_E_USAGE, "there is no output named w: the program has y");
+    assert_fails(cx, ay_program_run(cx, p, in, 3, &out, 1), ALLOY_E_USAGE,
+                 "there is no input named z: the program has x, ids");
+    assert_fails(cx, ay_program_run(cx, p, in, 2, &other, 1), ALLOY_E_USAGE,
+                 "there is no output named w: the program has y");
     ay_tensor twice[2] = {in[0], in[0]};
     assert_fails(cx, ay_program_run(cx, p, twice, 2, &out, 1), ALLOY_E_USAGE, "input x is given twice");
     out.type.dim[1] = 3;
-    assert_fails(cx, ay_program_run(cx, p, in, 2, &out, 1), ALLOY_E_MISMATCH, "output y is float32[2, 3], expected float32[2, 2]");
+    assert_fails(cx, ay_program_run(cx, p, in, 2, &out, 1), ALLOY_E_MISMATCH,
+                 "output y is float32[2, 3], expected float32[2, 2]");
     out.type.dim[1] = 2;
     in[0].type.dim[0] = 3;
-    assert_fails(cx, ay_program_run(cx, p, in, 2, &out, 1), ALLOY_E_MISMATCH, "input x is float32[3, 3], expected float32[2, 3]");
+    assert_fails(cx, ay_program_run(cx, p, in, 2, &out, 1), ALLOY_E_MISMATCH,
+                 "input x is float32[3, 3], expected float32[2, 3]");
     in[0].type.dim[0] = 2;
     in[1].data = bad;
     assert_fails(cx, ay_program_run(cx, p, in, 2, &out, 1), ALLOY_E_USAGE, "index 3 is outside of 0 to 2");
@@ -147,7 +152,7 @@ static void test_conversion(void **state) {
     ay_graph_free(g);
 }
 
-/* ---- weights in every storage -------------------------------------------------------------------------------------------------- */
+/* ---- weights in every storage ------------------------------------------------------------------------------------ */
 
 static void store_blocks(ay_arena *a, ay_weight *w, uint64_t *seed) {
     int64_t n = 1, blocks = w->dim[0];
@@ -202,7 +207,8 @@ static void test_storage(void **state) {
         }
 }
 
-/* A large table that is used as numbers is made in the slab in each run; a small one is kept; a float32 one is not copied. */
+/* A large table that is used as numbers is made in the slab in each run; a small one is kept; a float32 one is not copied.
+ */
 static void test_tables(void **state) {
     enum { BIG = 100000, SMALL = 1000 };
     static uint16_t half[BIG];
@@ -233,7 +239,7 @@ static void test_tables(void **state) {
     assert_int_equal(fixed[2], 0);
 }
 
-/* ---- memory, fusion --------------------------------------------------------------------------------------------------------------- */
+/* ---- memory, fusion ---------------------------------------------------------------------------------------------- */
 
 typedef struct layers { ay_graph *g; ay_arena *arena; float *weights; } layers;
 
@@ -301,7 +307,7 @@ static void test_fusion(void **state) {
     }
 }
 
-/* ---- stopping, profiling ------------------------------------------------------------------------------------------------------------- */
+/* ---- stopping, profiling ----------------------------------------------------------------------------------------- */
 
 typedef struct stopper { double after, when; } stopper;
 
@@ -366,8 +372,9 @@ static void test_profile(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_allocation), cmocka_unit_test(test_arguments), cmocka_unit_test(test_unbound),
-        cmocka_unit_test(test_conversion), cmocka_unit_test(test_storage), cmocka_unit_test(test_tables),
-        cmocka_unit_test(test_depth), cmocka_unit_test(test_fusion), cmocka_unit_test(test_stop), cmocka_unit_test(test_profile),
+        cmocka_unit_test(test_conversion),    cmocka_unit_test(test_storage),   cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_depth),         cmocka_unit_test(test_fusion),    cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_profile),
     };
     return cmocka_run_group_tests(tests, open_ctx, close_ctx);
 }

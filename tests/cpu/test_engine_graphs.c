@@ -69,7 +69,8 @@ static void check(graph_fn make, const char *name, int seeds, double tol) {
                 double e = run_case(cxs[t], &c, &fused, NULL);
                 if (!(e <= tol)) fail_msg("%s, seed %d, %s: fused is off by %g", name, seed, ay_isa_name((ay_isa)isa), e);
                 if (t == 0) one = digest(&c);
-                else if (one != digest(&c)) fail_msg("%s, seed %d, %s: %d threads give other bits", name, seed, ay_isa_name((ay_isa)isa), t + 1);
+                else if (one != digest(&c))
+                    fail_msg("%s, seed %d, %s: %d threads give other bits", name, seed, ay_isa_name((ay_isa)isa), t + 1);
             }
             double e = run_case(cxs[0], &c, &plain, NULL);
             if (!(e <= tol)) fail_msg("%s, seed %d, %s: plain is off by %g", name, seed, ay_isa_name((ay_isa)isa), e);
@@ -94,7 +95,8 @@ static void check_half(graph_fn make, const char *name, int seeds, double tol) {
         graph_case_make(&c, cxs[1], make, (uint64_t)seed, AY_F16, true, &want);
         double e = run_case(cxs[1], &c, &half, &got);
         if (!(e <= tol)) fail_msg("%s, seed %d: emulation is off by %g", name, seed, e);
-        if (want != got) fail_msg("%s, seed %d: %lld overflows, the evaluator counts %lld", name, seed, (long long)got, (long long)want);
+        if (want != got)
+            fail_msg("%s, seed %d: %lld overflows, the evaluator counts %lld", name, seed, (long long)got, (long long)want);
         graph_case_free(&c);
     }
 }
@@ -106,7 +108,8 @@ static void test_half(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_joint), cmocka_unit_test(test_encoder), cmocka_unit_test(test_decoder),
-                                       cmocka_unit_test(test_tangle), cmocka_unit_test(test_half)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_joint), cmocka_unit_test(test_encoder),
+                                       cmocka_unit_test(test_decoder), cmocka_unit_test(test_tangle),
+                                       cmocka_unit_test(test_half)};
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

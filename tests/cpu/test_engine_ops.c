@@ -12,7 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static alloy_status run_case(ay_ctx *cx, const ay_graph *g, const golden *c, const ay_compile_opts *o, bool half, void *got, int64_t *over) {
+static alloy_status run_case(ay_ctx *cx, const ay_graph *g, const golden *c, const ay_compile_opts *o, bool half, void *got,
+                             int64_t *over) {
     ay_program *p = NULL;
     ay_tensor out = c->out;
     out.data = got;

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- pieces ---------------------------------------------------------------------------------------------------------------- */
+/* ---- pieces ------------------------------------------------------------------------------------------------------ */
 
 static ay_val vec(ay_graph *g, const char *name, int64_t n, ay_dtype t) { return ay_param(g, name, ay_shape(t, 1, n)); }
 
@@ -23,7 +23,9 @@ static ay_val linear(ay_graph *g, const char *name, ay_val x, int64_t n, bool bi
 
 static ay_val conv(ay_graph *g, const char *name, ay_val x, int64_t o, int k, int stride, ay_dtype t) {
     ay_push(g, "%s", name);
-    ay_attr a = {.conv = {.stride = {stride, stride}, .dilation = {1, 1}, .before = {k / 2, k / 2}, .after = {k / 2, k / 2}, .groups = 1}};
+    ay_attr a = {
+        .conv = {
+            .stride = {stride, stride}, .dilation = {1, 1}, .before = {k / 2, k / 2}, .after = {k / 2, k / 2}, .groups = 1}};
     ay_val in[3] = {x, ay_param(g, "weight", ay_shape(t, 4, o, ay_dim(g, x, 1), k, k)), vec(g, "bias", o, t)};
     ay_pop(g);
     return ay_node_add(g, AY_OP_CONV, in, 3, &a, NULL);
@@ -57,14 +59,16 @@ static ay_val merged(ay_graph *g, ay_val o) { /* [B, H, L, d] to [B, L, H * d] *
     return ay_reshape(g, o, 3, ay_dim(g, o, 0), ay_dim(g, o, 1), -1);
 }
 
-/* ---- two streams, then one ---------------------------------------------------------------------------------------------------- */
+/* ---- two streams, then one --------------------------------------------------------------------------------------- */
 
 typedef struct shape { int64_t B, L1, L2, H, d, D; ay_dtype t; bool interleaved, permute_first; } shape;
 
 static void qkv(ay_graph *g, const shape *s, const char *stream, ay_val x, ay_val out[3]) {
     static const char *const names[] = {"q", "k", "v"};
     ay_push(g, "%s", stream);
-    for (int i = 0; i < 3; i++) out[i] = heads_of(g, i ? "norm_k" : "norm_q", linear(g, names[i], x, s->D, true, s->t), s->H, i < 2, s->permute_first, s->t);
+    for (int i = 0; i < 3; i++)
+        out[i] = heads_of(g, i ? "norm_k" : "norm_q", linear(g, names[i], x, s->D, true, s->t), s->H, i < 2,
+                          s->permute_first, s->t);
     ay_pop(g);
 }
 
@@ -104,7 +108,8 @@ static ay_val single_block(ay_graph *g, const shape *s, ay_val x, ay_val temb, a
 
 ay_graph *graph_joint_blocks(ay_ctx *cx, uint64_t *seed, ay_dtype t) {
     ay_graph *g = ay_graph_new(cx);
-    shape s = {1 + pick(seed, 2), 1 + pick(seed, 23), 1 + pick(seed, 7), 1 + pick(seed, 3), 2 * (1 + pick(seed, 9)), 0, t, pick(seed, 2), pick(seed, 2)};
+    shape s = {1 + pick(seed, 2), 1 + pick(seed, 23), 1 + pick(seed, 7), 1 + pick(seed, 3), 2 * (1 + pick(seed, 9)), 0, t,
+               pick(seed, 2),     pick(seed, 2)};
     s.D = s.H * s.d;
     int64_t L = s.L1 + s.L2;
     ay_val img = linear(g, "img_in", ay_input(g, "img", ay_shape(t, 3, s.B, s.L1, 5)), s.D, true, t);
@@ -130,7 +135,7 @@ ay_graph *graph_joint_blocks(ay_ctx *cx, uint64_t *seed, ay_dtype t) {
     return g;
 }
 
-/* ---- text encoders --------------------------------------------------------------------------------------------------------------- */
+/* ---- text encoders ----------------------------------------------------------------------------------------------- */
 
 ay_graph *graph_encoder(ay_ctx *cx, uint64_t *seed, ay_dtype t) {
     ay_graph *g = ay_graph_new(cx);
@@ -138,11 +143,13 @@ ay_graph *graph_encoder(ay_ctx *cx, uint64_t *seed, ay_dtype t) {
     bool rms = pick(seed, 2), gated = pick(seed, 2), plain_matmul = pick(seed, 2);
     ay_val ids = ay_input(g, "ids", ay_shape(AY_I32, 2, B, L));
     ay_val x = ay_gather(g, ay_param(g, "table", ay_shape(t, 2, 11, D)), ids, 0);
-    ay_val keep = ay_input(g, "keep", ay_shape(AY_BOOL, 4, B, 1, 1, L)), bias = ay_input(g, "bias", ay_shape(t, 4, 1, H, L, L));
+    ay_val keep = ay_input(g, "keep", ay_shape(AY_BOOL, 4, B, 1, 1, L)),
+           bias = ay_input(g, "bias", ay_shape(t, 4, 1, H, L, L));
     ay_val mask = pick(seed, 2) ? keep : ay_where(g, keep, bias, ay_cast(g, ay_const_f32(g, -1e4), t));
     for (int i = 0; i < 2; i++) {
         ay_push(g, "layers.%d", i);
-        ay_val h = rms ? ay_rms_norm(g, x, vec(g, "n1", D, t), 1e-6) : ay_layer_norm(g, x, vec(g, "n1", D, t), vec(g, "n1b", D, t), 1e-5);
+        ay_val h = rms ? ay_rms_norm(g, x, vec(g, "n1", D, t), 1e-6)
+                       : ay_layer_norm(g, x, vec(g, "n1", D, t), vec(g, "n1b", D, t), 1e-5);
         ay_val q = heads_of(g, "", linear(g, "q", h, D, !rms, t), H, false, false, t);
         ay_val k = heads_of(g, "", linear(g, "k", h, D, !rms, t), H, false, false, t);
         ay_val v = heads_of(g, "", linear(g, "v", h, D, !rms, t), H, false, false, t), o;
@@ -153,7 +160,8 @@ ay_graph *graph_encoder(ay_ctx *cx, uint64_t *seed, ay_dtype t) {
             o = ay_sdpa(g, q, k, v, mask, 0.25);
         }
         x = ay_add(g, x, linear(g, "o", merged(g, o), D, !rms, t));
-        h = rms ? ay_rms_norm(g, x, vec(g, "n2", D, t), 1e-6) : ay_layer_norm(g, x, vec(g, "n2", D, t), vec(g, "n2b", D, t), 1e-5);
+        h = rms ? ay_rms_norm(g, x, vec(g, "n2", D, t), 1e-6)
+                : ay_layer_norm(g, x, vec(g, "n2", D, t), vec(g, "n2b", D, t), 1e-5);
         ay_val f = ay_gelu(g, linear(g, "wi", h, 3 * D, !rms, t), gated ? AY_GELU_TANH : AY_GELU_SIGMOID);
         if (gated) f = ay_mul(g, f, linear(g, "wg", h, 3 * D, false, t));
         x = ay_add(g, x, linear(g, "wo", f, D, false, t));
@@ -164,7 +172,7 @@ ay_graph *graph_encoder(ay_ctx *cx, uint64_t *seed, ay_dtype t) {
     return g;
 }
 
-/* ---- decoders of pictures --------------------------------------------------------------------------------------------------------- */
+/* ---- decoders of pictures ---------------------------------------------------------------------------------------- */
 
 static ay_val norm_act(ay_graph *g, const char *name, ay_val x, ay_dtype t) {
     int64_t C = ay_dim(g, x, 1);
@@ -203,7 +211,7 @@ ay_graph *graph_decoder(ay_ctx *cx, uint64_t *seed, ay_dtype t) {
     return g;
 }
 
-/* ---- tangles ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- tangles ----------------------------------------------------------------------------------------------------- */
 
 static ay_val any_of(uint64_t *seed, const ay_val *v, int n) { return v[n - 1 - pick(seed, n < 6 ? n : 6)]; }
 
@@ -319,14 +327,15 @@ ay_graph *graph_tangle(ay_ctx *cx, uint64_t *seed, ay_dtype t) {
     return g;
 }
 
-/* ---- cases ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- cases ------------------------------------------------------------------------------------------------------- */
 
 static void bind(graph_case *c, uint64_t *seed) {
     for (int i = 0; i < c->g->n_nodes; i++) {
         ay_node *n = &c->g->nodes[i];
         if (n->op != AY_OP_PARAM) continue;
         int64_t count = ay_type_count(&n->type);
-        float *f = ay_alloc(c->arena, (size_t)count * 4), gain = n->type.rank > 1 ? 1.5f / sqrtf((float)(count / n->type.dim[0])) : 0.5f;
+        float *f = ay_alloc(c->arena, (size_t)count * 4),
+              gain = n->type.rank > 1 ? 1.5f / sqrtf((float)(count / n->type.dim[0])) : 0.5f;
         void *data = ay_alloc(c->arena, ay_dtype_bytes(n->type.dtype, count));
         for (int64_t k = 0; k < count; k++) f[k] = ay_test_uniform(seed) * gain;
         ay_convert_from_f32(n->type.dtype, f, count, data);
@@ -343,10 +352,12 @@ static void make_input(graph_case *c, const ay_node *n, uint64_t *seed) {
         if (n->type.dtype == AY_I32) {
             ((int32_t *)t->data)[k] = pick(seed, 11);
         } else if (n->type.dtype == AY_BOOL) {
-            ((uint8_t *)t->data)[k] = k % n->type.dim[n->type.rank - 1] == 0 || pick(seed, 3) > 0; /* every row keeps something */
+            ((uint8_t *)t->data)[k] =
+                k % n->type.dim[n->type.rank - 1] == 0 || pick(seed, 3) > 0; /* every row keeps something */
         } else {
             float f = 2 * ay_test_uniform(seed);
-            ay_convert_from_f32(t->type.dtype, &f, 1, (char *)t->data + (size_t)k * (size_t)ay_dtype_bits(t->type.dtype) / 8);
+            ay_convert_from_f32(t->type.dtype, &f, 1,
+                                (char *)t->data + (size_t)k * (size_t)ay_dtype_bits(t->type.dtype) / 8);
         }
     }
 }

@@ -18,7 +18,7 @@ typedef struct graph_case {
 
 typedef ay_graph *(*graph_fn)(ay_ctx *cx, uint64_t *seed, ay_dtype t);
 /** dtype of activations and weights: float32, or float16 for emulation. */
-ay_graph *graph_joint_blocks(ay_ctx *cx, uint64_t *seed, ay_dtype t);   /* two streams, joint attention, then single blocks */
+ay_graph *graph_joint_blocks(ay_ctx *cx, uint64_t *seed, ay_dtype t); /* two streams, joint attention, then single blocks */
 ay_graph *graph_encoder(ay_ctx *cx, uint64_t *seed, ay_dtype t);        /* masked attention, gated or plain feed-forward */
 ay_graph *graph_decoder(ay_ctx *cx, uint64_t *seed, ay_dtype t);        /* convolutions, group norm, upsampling, attention */
 ay_graph *graph_tangle(ay_ctx *cx, uint64_t *seed, ay_dtype t);         /* anything on anything */
