@@ -134,6 +134,20 @@ static alloy_status check_nodes(ay_plan *pl) {
     return ALLOY_OK;
 }
 
+/* CONST numbers that the caller's graph owns are copied as they are: that graph may go. Others (mapped files) are not. */
+static alloy_status keep_consts(ay_plan *pl, const ay_arena *callers) {
+    for (int i = 0; i < pl->g->n_nodes; i++) {
+        ay_node *n = &pl->g->nodes[i];
+        if (n->op != AY_OP_CONST || !ay_arena_owns(callers, n->data)) continue;
+        size_t bytes = ay_dtype_bytes(n->type.dtype, ay_type_count(&n->type));
+        void *copy = ay_plan_keep(pl, bytes);
+        if (!copy) return ay_nomem(pl->cx);
+        memcpy(copy, n->data, bytes);
+        n->data = copy;
+    }
+    return ALLOY_OK;
+}
+
 static alloy_status make_ports(ay_plan *pl) {
     ay_program *p = pl->p;
     int n = 0;
@@ -204,8 +218,9 @@ static alloy_status plan_node(ay_plan *pl, ay_val v) {
     return vp->is_output ? plan_outputs(pl, v) : ALLOY_OK;
 }
 
-static alloy_status plan_all(ay_plan *pl) {
+static alloy_status plan_all(ay_plan *pl, const ay_arena *callers) {
     AY_TRY(check_nodes(pl));
+    AY_TRY(keep_consts(pl, callers));
     pl->val = ay_alloc(pl->arena, (size_t)(pl->g->n_nodes + 1) * sizeof *pl->val);
     if (!pl->val) return ay_nomem(pl->cx);
     AY_TRY(make_ports(pl));
@@ -269,9 +284,9 @@ alloy_status ay_cpu_compile(ay_ctx *cx, const ay_graph *g, const ay_compile_opts
         st = run_passes(p->g, opts);
     }
     if (st == ALLOY_OK) {
-        ay_plan pl = {.cx = cx, .g = p->g, .p = p, .arena = p->arena, .callers = g->arena, .at = -1,
+        ay_plan pl = {.cx = cx, .g = p->g, .p = p, .arena = p->arena, .at = -1,
                       .emulate = opts->emulate_f16, .plain = opts->emulate_f16 || opts->keep_as_is};
-        st = plan_all(&pl);
+        st = plan_all(&pl, g->arena);
     }
     if (st == ALLOY_OK) st = allocate(cx, p);
     if (st != ALLOY_OK) ay_program_free(&p);

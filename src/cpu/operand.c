@@ -70,7 +70,7 @@ bool ay_plan_weight(const ay_plan *pl, ay_val v, ay_weight *out) {
         n = ay_plan_node(pl, n->in[0]);
     }
     if (n->op == AY_OP_PARAM) *out = *n->weight;
-    else if (n->op == AY_OP_CONST && !ay_arena_owns(pl->callers, n->data)) *out = ay_weight_plain(&n->type, n->data);
+    else if (n->op == AY_OP_CONST) *out = ay_weight_plain(&n->type, n->data);
     else return false;
     if (!reshaped) return true;
     if (out->store != AY_STORE_PLAIN) return false; /* blocks and palettes are counted along the stored dims */
@@ -154,7 +154,7 @@ static alloy_status const_view(ay_plan *pl, ay_val v, ay_view *out) {
     ay_kind kind = ay_kind_of(n->type.dtype);
     int64_t count = ay_type_count(&n->type);
     const void *data = n->data;
-    if (!ay_kind_is_native(kind, n->type.dtype, data) || ay_arena_owns(pl->callers, data)) {
+    if (!ay_kind_is_native(kind, n->type.dtype, data)) {
         void *copy = ay_plan_keep(pl, (size_t)count * ay_kind_size(kind));
         if (!copy) return ay_nomem(pl->cx);
         ay_convert_to_kind(kind, n->type.dtype, data, 0, count, copy);

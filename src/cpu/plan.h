@@ -135,7 +135,6 @@ typedef struct ay_plan {
     ay_graph *g;
     ay_program *p;
     ay_arena *arena;         /* = p->arena */
-    const ay_arena *callers; /* of the graph given to compile: its CONSTs must be copied */
     ay_value_plan *val;
     bool emulate, plain; /* plain: no fusion, no placing */
     size_t keep_limit;   /* bytes that ay_plan_keep may reach for weights */

@@ -327,6 +327,68 @@ ay_graph *graph_tangle(ay_ctx *cx, uint64_t *seed, ay_dtype t) {
     return g;
 }
 
+/* ---- integers and truth values --------------------------------------------------------------------------------------- */
+
+static ay_val as(ay_graph *g, ay_val x, ay_dtype t) { return ay_cast(g, x, t); }
+
+static ay_val int_sum(ay_graph *g, uint64_t *seed, ay_val x) {
+    static const ay_op op[] = {AY_OP_SUM, AY_OP_RMAX, AY_OP_RMIN, AY_OP_PROD};
+    return ay_reduce(g, op[pick(seed, 4)], x, pick(seed, 3), true);
+}
+
+static ay_val int_lane(ay_graph *g, uint64_t *seed, ay_val x) {
+    int axis = pick(seed, 3);
+    ay_attr scan = {.scan = {.axis = axis, .exclusive = pick(seed, 2), .reverse = pick(seed, 2)}};
+    ay_attr arg = {.reduce = {.n = 1, .axes = {axis}, .keep = true, .largest = pick(seed, 2)}};
+    ay_attr top = {.topk = {.axis = axis, .k = ay_dim(g, x, axis), .largest = pick(seed, 2), .indices = pick(seed, 2)}};
+    ay_attr pad = {.pad = {.before = {1, 0, 2}, .mode = pick(seed, 2) ? AY_PAD_REPLICATE : AY_PAD_CONSTANT, .value = 3}};
+    ay_attr along = {.gather = {.axis = axis}};
+    ay_type dims = *ay_type_of(g, x), back = {.dtype = dims.dtype, .rank = 3, .dim = {dims.dim[0], dims.dim[1], dims.dim[2]}};
+    ay_attr cut = {.slice = {.begin = {pick(seed, 2), 0, pick(seed, 3)}, .stride = {1, 1, 1}}};
+    ay_val order = ay_node_add(g, AY_OP_TOPK, &x, 1, &(ay_attr){.topk = {axis, dims.dim[axis], true, true}}, NULL);
+    switch (pick(seed, 5)) {
+    case 0: return ay_node_add(g, AY_OP_CUMSUM, &x, 1, &scan, NULL);
+    case 1: return ay_add(g, x, ay_node_add(g, AY_OP_ARGMAX, &x, 1, &arg, NULL));
+    case 2: return ay_node_add(g, AY_OP_TOPK, &x, 1, &top, NULL);
+    case 3: x = ay_node_add(g, AY_OP_PAD, &x, 1, &pad, NULL);
+        return ay_node_add(g, AY_OP_SLICE, &x, 1, &cut, &back);
+    default: return ay_node_add(g, AY_OP_GATHER_ALONG, (ay_val[]){x, order}, 2, &along, NULL);
+    }
+}
+
+static ay_val int_op(ay_graph *g, uint64_t *seed, ay_val x, ay_val y) {
+    static const ay_op two[] = {AY_OP_ADD, AY_OP_SUB, AY_OP_MUL, AY_OP_DIV, AY_OP_MOD, AY_OP_MAX, AY_OP_MIN, AY_OP_POW};
+    static const ay_op compare[] = {AY_OP_EQ, AY_OP_NE, AY_OP_LT, AY_OP_LE, AY_OP_GT, AY_OP_GE};
+    static const ay_op logic[] = {AY_OP_AND, AY_OP_OR, AY_OP_XOR};
+    if (pick(seed, 3) == 0) y = int_sum(g, seed, y);
+    ay_val lt = ay_binary(g, compare[pick(seed, 6)], x, y), b = ay_unary(g, AY_OP_NOT, as(g, x, AY_BOOL));
+    switch (pick(seed, 9)) {
+    case 0: return ay_where(g, lt, x, y);
+    case 1: return as(g, ay_binary(g, logic[pick(seed, 3)], lt, b), AY_I32);
+    case 2: return as(g, ay_muls(g, as(g, x, AY_F32), 0.37), AY_I32);
+    case 3: return as(g, as(g, x, pick(seed, 2) ? AY_I8 : AY_U8), AY_I32);
+    case 4: return ay_unary(g, pick(seed, 2) ? AY_OP_ABS : AY_OP_SIGN, x);
+    case 5: return ay_matmul(g, x, x, false, true);
+    case 6: return int_lane(g, seed, x);
+    default: return ay_binary(g, two[pick(seed, 8)], x, y);
+    }
+}
+
+/* All values are int32[2, 3, 3]. */
+ay_graph *graph_integers(ay_ctx *cx, uint64_t *seed, ay_dtype t) {
+    ay_graph *g = ay_graph_new(cx);
+    ay_val v[24];
+    int n = 0;
+    v[n++] = ay_input(g, "x", ay_shape(AY_I32, 3, 2, 3, 3));
+    v[n++] = ay_sub(g, ay_input(g, "y", ay_shape(AY_I32, 3, 2, 3, 3)), ay_const_i32(g, 5));
+    for (; n < 24; n++) {
+        v[n] = int_op(g, seed, any_of(seed, v, n), any_of(seed, v, n));
+        if (pick(seed, 4) == 0) v[n] = ay_permute(g, v[n], 3, 0, 2, 1);
+    }
+    for (int i = 0; i < 4; i++) ay_set_output(g, (const char *const[]){"a", "b", "c", "d"}[i], v[n - 1 - i]);
+    return g;
+}
+
 /* ---- cases ------------------------------------------------------------------------------------------------------- */
 
 static void bind(graph_case *c, uint64_t *seed) {
