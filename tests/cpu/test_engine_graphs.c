@@ -85,6 +85,7 @@ static void test_encoder(void **state) { check(graph_encoder, "encoder", 12, 1e-
 static void test_decoder(void **state) { check(graph_decoder, "decoder", 12, 1e-5); }
 static void test_tangle(void **state) { check(graph_tangle, "tangle", 60, 1e-4); }
 
+static void test_epilogues(void **state) { check(graph_epilogues, "epilogues", 60, 1e-5); }
 static void test_integers(void **state) { check(graph_integers, "integers", 60, 0); }
 
 /* Emulation rounds where the evaluator rounds; sums differ in the last bit before rounding, so single values may fall on the
@@ -112,6 +113,6 @@ static void test_half(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_joint), cmocka_unit_test(test_encoder),
                                        cmocka_unit_test(test_decoder), cmocka_unit_test(test_tangle),
-                                       cmocka_unit_test(test_integers), cmocka_unit_test(test_half)};
+                                       cmocka_unit_test(test_epilogues), cmocka_unit_test(test_integers), cmocka_unit_test(test_half)};
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

@@ -327,6 +327,77 @@ ay_graph *graph_tangle(ay_ctx *cx, uint64_t *seed, ay_dtype t) {
     return g;
 }
 
+/* ---- epilogues ----------------------------------------------------------------------------------------------------- */
+
+/* Something of a random shape that broadcasts to [B, L, D]; whole: of that very shape. */
+static ay_val operand(ay_graph *g, uint64_t *seed, ay_val x, const char *name, bool whole, ay_dtype t) {
+    int64_t B = ay_dim(g, x, 0), L = ay_dim(g, x, 1), D = ay_dim(g, x, 2);
+    ay_val y = ay_param(g, name, ay_shape(t, 3, B, L, D));
+    ay_val row = ay_slice(g, y, 1, L - 1, L); /* [B, 1, D], strided over B */
+    switch (whole ? 5 : pick(seed, 6)) {
+    case 0: return row;
+    case 1: return ay_slice(g, row, 0, 0, 1);
+    case 2: return ay_reshape(g, ay_slice(g, row, 0, 0, 1), 1, D);
+    case 3: return ay_slice(g, y, 0, 0, 1);                    /* [1, L, D] */
+    case 4: return ay_slice(g, y, 2, 0, 1);                    /* [B, L, 1] */
+    default: return y;
+    }
+}
+
+static ay_val maybe_cast(ay_graph *g, uint64_t *seed, ay_val x, ay_dtype t) {
+    ay_dtype other = t == AY_F32 ? AY_F16 : AY_F32; /* held alike: a chain goes through it */
+    return pick(seed, 4) ? x : ay_cast(g, ay_cast(g, x, other), t);
+}
+
+static ay_val start_of_chain(ay_graph *g, uint64_t *seed, ay_val x, ay_dtype t) {
+    int64_t D = ay_dim(g, x, 2);
+    switch (pick(seed, 6)) {
+    case 0: return ay_layer_norm(g, x, vec(g, "n", D, t), vec(g, "nb", D, t), 1e-5);
+    case 1: return ay_layer_norm(g, x, AY_NO_VALUE, AY_NO_VALUE, 1e-5);
+    case 2: return ay_rms_norm(g, x, vec(g, "n", D, t), 1e-5);
+    case 3: return ay_matmul(g, x, ay_param(g, "m", ay_shape(t, 2, D, D)), false, pick(seed, 2));
+    case 4: return ay_matmul(g, x, ay_param(g, "m", ay_shape(t, 3, ay_dim(g, x, 0), D, D)), false, pick(seed, 2));
+    default: return linear(g, "l", x, D, pick(seed, 2), t);
+    }
+}
+
+static ay_val link_of_chain(ay_graph *g, uint64_t *seed, ay_val x, ay_val before, ay_dtype t, const char *name) {
+    static const ay_op act[] = {AY_OP_SILU, AY_OP_TANH, AY_OP_SIGMOID};
+    ay_val y;
+    switch (pick(seed, 8)) {
+    case 0: return ay_unary(g, act[pick(seed, 3)], x);
+    case 1: return ay_gelu(g, x, (ay_gelu_mode)pick(seed, 3));
+    case 2: return ay_binary(g, AY_OP_MAX, x, ay_cast(g, ay_const_f32(g, 0), t));
+    case 3: y = operand(g, seed, x, name, false, t);
+        if (pick(seed, 2)) y = ay_adds(g, y, 1);
+        return pick(seed, 2) ? ay_mul(g, x, y) : ay_mul(g, y, x);
+    case 4: return ay_add(g, x, before);
+    case 5: return ay_mul(g, before, x);
+    case 6: return ay_add(g, operand(g, seed, x, name, true, t), x);
+    default: return ay_add(g, x, operand(g, seed, x, name, false, t));
+    }
+}
+
+ay_graph *graph_epilogues(ay_ctx *cx, uint64_t *seed, ay_dtype t) {
+    ay_graph *g = ay_graph_new(cx);
+    ay_val x = ay_input(g, "x", ay_shape(t, 3, 1 + pick(seed, 3), 1 + pick(seed, 20), 1 + pick(seed, 20))), seen = x;
+    for (int i = 0; i < 3; i++) {
+        char name[16];
+        ay_push(g, "chain.%d", i);
+        ay_val before = x;
+        x = start_of_chain(g, seed, x, t);
+        for (int k = 0; k < 4; k++) {
+            snprintf(name, sizeof name, "p%d", k);
+            x = maybe_cast(g, seed, link_of_chain(g, seed, x, before, t, name), t);
+            if (pick(seed, 8) == 0) seen = x; /* read by someone else: the chain has to end here */
+        }
+        ay_pop(g);
+    }
+    ay_set_output(g, "y", ay_unary(g, AY_OP_TANH, x));
+    ay_set_output(g, "seen", ay_unary(g, AY_OP_TANH, seen));
+    return g;
+}
+
 /* ---- integers and truth values --------------------------------------------------------------------------------------- */
 
 static ay_val as(ay_graph *g, ay_val x, ay_dtype t) { return ay_cast(g, x, t); }
