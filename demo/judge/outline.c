@@ -11,13 +11,13 @@ struct corner {
 static const struct corner square[] = {{-0.9, -0.9}, {0.9, -0.9}, {0.9, 0.9}, {-0.9, 0.9}};
 static const struct corner triangle[] = {{0, -1.05}, {1.1, 0.9}, {-1.1, 0.9}};
 static const struct corner star[] = {
-    {0, -1.16}, {0.3174, -0.3769}, {1.1603, -0.317}, {0.5136, 0.2269}, {0.7171, 1.047},
-    {0, 0.6}, {-0.7171, 1.047}, {-0.5136, 0.2269}, {-1.1603, -0.317}, {-0.3174, -0.3769}};
+    {0.0000, -1.1600}, {0.3644, -0.4416}, {1.1603, -0.3170}, {0.5897, 0.2516}, {0.7171, 1.0470},
+    {0.0000, 0.6800}, {-0.7171, 1.0470}, {-0.5897, 0.2516}, {-1.1603, -0.3170}, {-0.3644, -0.4416}};
 static const struct corner cross[] = {
     {-0.36, -1.05}, {0.36, -1.05}, {0.36, -0.36}, {1.05, -0.36}, {1.05, 0.36}, {0.36, 0.36},
     {0.36, 1.05}, {-0.36, 1.05}, {-0.36, 0.36}, {-1.05, 0.36}, {-1.05, -0.36}, {-0.36, -0.36}};
 
-static const double ring_hole = 0.52;
+static const double ring_hole = 0.56;
 
 /* half the width and height of each outline, and how far its middle lies below the shape's own centre */
 static const struct outline {

@@ -15,9 +15,9 @@ static const double palette[COLOURS][3] = {
 
 static const double least_contrast = 34;        /* a difference from the background that counts */
 static const double least_area = 40;            /* smaller parts are specks, in a picture 128 wide */
-static const double like_enough = 0.78;         /* an outline less alike is no shape at all */
+static const double like_enough = 0.68;         /* an outline less alike is no shape at all */
 static const double colour_reach = 75;          /* a colour further from all eight is none of them */
-static const double small_below = 14.3, big_above = 20.2;
+static const double small_below = 16.3, big_above = 21.7;
 
 struct workspace {
     int width, height;

@@ -16,7 +16,7 @@ def _polygon(points):
 def _star():
     out = []
     for k in range(10):
-        radius = 1.22 if k % 2 == 0 else 0.54
+        radius = 1.22 if k % 2 == 0 else 0.62
         angle = math.pi * k / 5
         out.append((radius * math.sin(angle), -radius * math.cos(angle) + 0.06))
     return _polygon(out)
@@ -30,7 +30,7 @@ POLYGONS = {
     "cross": _polygon([(-.36, -1.05), (.36, -1.05), (.36, -.36), (1.05, -.36), (1.05, .36), (.36, .36), (.36, 1.05),
                        (-.36, 1.05), (-.36, .36), (-1.05, .36), (-1.05, -.36), (-.36, -.36)]),
 }
-RING_HOLE = 0.52
+RING_HOLE = 0.56
 
 
 def _polygon_distance(px, py, corners):
@@ -90,15 +90,15 @@ def draw(rng, scene, style=""):
     """The picture of a scene as float32 [SIDE, SIDE, 3] in 0..255; style is "", "outlined" or "pastel"."""
     ground = _tint(rng, scene.background)
     shared = _tint(rng, scene.things[0].colour)
-    stretch = rng.uniform(0.95, 1.05)
+    stretch = rng.uniform(0.96, 1.04)
     if style == "pastel":
         ground = _pastel(ground)
     picture = np.empty((SIDE, SIDE, 3), np.float32)
     picture[:] = ground
     for k, thing in enumerate(scene.things):
         ink = shared if scene.kind == "many" or k == 0 else _tint(rng, thing.colour)
-        radius = SIZES[thing.size] * (stretch if scene.kind == "many" else rng.uniform(0.95, 1.05))
-        x, y = thing.x + rng.uniform(-3, 3), thing.y + rng.uniform(-3, 3)
+        radius = SIZES[thing.size] * (stretch if scene.kind == "many" else rng.uniform(0.96, 1.04))
+        x, y = thing.x + rng.uniform(-2.5, 2.5), thing.y + rng.uniform(-2.5, 2.5)
         outline = None
         if style == "outlined":
             dark = ground.mean() < 70

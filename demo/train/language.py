@@ -19,9 +19,9 @@ COLOURS = {
     "black": (20, 20, 24),
 }
 SHAPES = ["circle", "square", "triangle", "star", "cross", "ring"]
-SIZES = {"small": 12.0, "medium": 17.0, "big": 24.0}
+SIZES = {"small": 14.0, "medium": 19.0, "big": 24.5}
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
-GRID = {"left": 33.0, "top": 33.0, "centre": 64.0, "right": 95.0, "bottom": 95.0}
+GRID = {"left": 32.0, "top": 32.0, "centre": 64.0, "right": 96.0, "bottom": 96.0}
 
 SHAPE_WORDS = {
     "circle": [("circle", "circles"), ("disc", "discs"), ("dot", "dots")],
@@ -36,7 +36,7 @@ SIZE_WORDS = {"small": ["small", "small", "tiny", "little"], "big": ["big", "big
 TOP_WORDS = {"top": ["top", "top", "upper"], "bottom": ["bottom", "bottom", "lower"]}
 
 HELD_PAIRS = {("purple", "star"), ("orange", "cross")}
-LAYOUTS = {2: [(33, 64), (95, 64)], 3: [(64, 33), (33, 95), (95, 95)], 4: [(33, 33), (95, 33), (33, 95), (95, 95)]}
+LAYOUTS = {2: [(32, 64), (96, 64)], 3: [(64, 32), (32, 96), (96, 96)], 4: [(32, 32), (96, 32), (32, 96), (96, 96)]}
 
 
 @dataclass
@@ -100,7 +100,7 @@ def random_scene(rng):
         if (a.shape, a.colour) != (b.shape, b.colour):
             break
     relation = rng.choice(["left", "right", "above", "below", "and"])
-    near, far = 33.0, 95.0
+    near, far = 32.0, 96.0
     if relation in ("left", "and"):
         a.column, a.x, b.column, b.x = "left", near, "right", far
     elif relation == "right":

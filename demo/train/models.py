@@ -20,10 +20,13 @@ def make_clip(tokenizer):
 
 
 def make_t5(tokenizer):
-    return T5EncoderModel(T5Config(
+    t5 = T5EncoderModel(T5Config(
         vocab_size=256, d_model=T5_WIDTH, d_kv=32, d_ff=256, num_layers=2, num_heads=4, dropout_rate=0.0,
         feed_forward_proj="gated-gelu", tie_word_embeddings=False, is_encoder_decoder=False, use_cache=False,
         pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, decoder_start_token_id=0))
+    # The usual start is so near zero that training sits on a plateau where word order does not exist.
+    torch.nn.init.normal_(t5.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight, std=1.5)
+    return t5
 
 
 def make_transformer():

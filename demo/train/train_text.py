@@ -20,7 +20,7 @@ PLACES = 9
 
 
 def place(thing):
-    return int((thing.y - 17) // 31) * 3 + int((thing.x - 17) // 31)
+    return int(thing.y // 43) * 3 + int(thing.x // 43)
 
 
 def labels(scenes):
