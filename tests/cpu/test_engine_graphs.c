@@ -88,6 +88,33 @@ static void test_tangle(void **state) { check(graph_tangle, "tangle", 60, 1e-4);
 static void test_epilogues(void **state) { check(graph_epilogues, "epilogues", 60, 1e-5); }
 static void test_integers(void **state) { check(graph_integers, "integers", 60, 0); }
 
+static bool keeps_nothing(const ay_lower_rule *rule, const ay_graph *g, const ay_node *n) { return false; }
+
+static int steps_of(const graph_case *c) {
+    ay_program *p = NULL;
+    assert_ok(cxs[0], ay_cpu_compile(cxs[0], c->g, NULL, &p));
+    int n = ay_program_steps(p, NULL);
+    ay_program_free(&p);
+    return n;
+}
+
+/* A network taken apart into core ops, as a package's own program has it, becomes the same steps again. */
+static void test_lowered(void **state) {
+    static const graph_fn all[] = {graph_joint_blocks, graph_encoder, graph_decoder};
+    for (int i = 0; i < 3; i++)
+        for (uint64_t seed = 1; seed <= 6; seed++) {
+            graph_case c;
+            ay_lower_rule rule = {keeps_nothing, NULL};
+            graph_case_make(&c, cxs[0], all[i], seed, AY_F32, false, NULL);
+            int whole = steps_of(&c);
+            assert_ok(cxs[0], ay_pass_lower(c.g, &rule));
+            assert_int_equal(steps_of(&c), whole);
+            double e = run_case(cxs[0], &c, NULL, NULL);
+            if (!(e <= 1e-5)) fail_msg("graph %d, seed %d: off by %g after lowering", i, (int)seed, e);
+            graph_case_free(&c);
+        }
+}
+
 /* Emulation rounds where the evaluator rounds; sums differ in the last bit before rounding, so single values may fall on the
  * other side. */
 static void check_half(graph_fn make, const char *name, int seeds, double tol) {
@@ -113,6 +140,6 @@ static void test_half(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_joint), cmocka_unit_test(test_encoder),
                                        cmocka_unit_test(test_decoder), cmocka_unit_test(test_tangle),
-                                       cmocka_unit_test(test_epilogues), cmocka_unit_test(test_integers), cmocka_unit_test(test_half)};
+                                       cmocka_unit_test(test_epilogues), cmocka_unit_test(test_integers), cmocka_unit_test(test_lowered), cmocka_unit_test(test_half)};
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
