@@ -48,6 +48,17 @@ static void take_bytes(png_structp png, png_bytep to, size_t n) {
     job->at += n;
 }
 
+/* Chunks (length, type, data, checksum) up to IEND lie within the file: libpng allocates what a length claims. */
+static bool chunks_fit(const unsigned char *b, size_t n) {
+    for (size_t at = 8;;) {
+        if (n - at < 12) return false;
+        size_t len = (size_t)b[at] << 24 | (size_t)b[at + 1] << 16 | (size_t)b[at + 2] << 8 | b[at + 3];
+        if (len > n - at - 12) return false;
+        if (memcmp(b + at + 4, "IEND", 4) == 0) return true;
+        at += 12 + len;
+    }
+}
+
 static bool begin_read(png_job *job) {
     job->png = png_create_read_struct(PNG_LIBPNG_VER_STRING, job, on_error, on_warning);
     job->info = job->png ? png_create_info_struct(job->png) : NULL;
@@ -98,7 +109,8 @@ alloy_status ay_png_read(ay_ctx *cx, const char *what, const void *bytes, size_t
     job->bytes = bytes;
     job->n = n;
     *out = (ay_image){0};
-    if (!begin_read(job)) job->status = ay_nomem(cx);
+    if (!chunks_fit(bytes, n)) job->status = ay_fail(cx, ALLOY_E_FORMAT, "%s: the PNG file is damaged or cut short", what);
+    else if (!begin_read(job)) job->status = ay_nomem(cx);
     else if (setjmp(png_jmpbuf(job->png)) == 0) job->status = decode(job, max_pixels, out);
     else job->status = ay_fail(cx, ALLOY_E_FORMAT, "%s: the PNG file is damaged: %s", what, job->text);
     alloy_status s = job->status;
@@ -182,7 +194,8 @@ alloy_status ay_png_text_parse(ay_ctx *cx, const char *what, const void *bytes, 
     job->bytes = bytes;
     job->n = n;
     job->arena = arena;
-    if (!begin_read(job)) job->status = ay_nomem(cx);
+    if (!chunks_fit(bytes, n)) job->status = ay_fail(cx, ALLOY_E_FORMAT, "%s: the PNG file is damaged or cut short", what);
+    else if (!begin_read(job)) job->status = ay_nomem(cx);
     else if (setjmp(png_jmpbuf(job->png)) == 0) job->status = collect_text(job, text);
     else job->status = ay_fail(cx, ALLOY_E_FORMAT, "%s: the PNG file is damaged: %s", what, job->text);
     alloy_status s = job->status;

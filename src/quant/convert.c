@@ -126,21 +126,27 @@ static void u3_from_f32(const float *from, int64_t n, void *out) { pack(from, n,
 static void u2_from_f32(const float *from, int64_t n, void *out) { pack(from, n, out, 2, 0, 3); }
 static void u1_from_f32(const float *from, int64_t n, void *out) { pack(from, n, out, 1, 0, 1); }
 
+/* ---- codes to values --------------------------------------------------------------------------------------------------- */
+
+static void affine(float *x, int64_t n, float scale, float offset, bool half) {
+    for (int64_t i = 0; i < n; i++) x[i] = scale * (x[i] - offset);
+    for (int64_t i = 0; half && i < n; i++) x[i] = ay_f16_to_f32(ay_f32_to_f16(x[i]));
+}
+
+static void lookup(float *x, int64_t n, const float *table, int k) {
+    for (int64_t i = 0; i < n; i++) x[i] = table[(int)x[i]];
+}
+
 /* ---- the rows and the choice --------------------------------------------------------------------------------------- */
 
 #define BOTH(T, name) .to[T] = name##_to_f32, .from[T] = name##_from_f32
 const ay_convert_row ay_convert_c = {
-    BOTH(AY_F64, f64),        BOTH(AY_F32, f32),
-    BOTH(AY_F16, f16),        BOTH(AY_BF16, bf16),
-    BOTH(AY_F8E4M3, f8e4m3),  BOTH(AY_F8E5M2, f8e5m2),
-    BOTH(AY_I64, i64),        BOTH(AY_I32, i32),
-    BOTH(AY_I16, i16),        BOTH(AY_I8, i8),
-    BOTH(AY_I4, i4),          BOTH(AY_U64, u64),
-    BOTH(AY_U32, u32),        BOTH(AY_U16, u16),
-    BOTH(AY_U8, u8),          BOTH(AY_U6, u6),
-    BOTH(AY_U4, u4),          BOTH(AY_U3, u3),
-    BOTH(AY_U2, u2),          BOTH(AY_U1, u1),
-    .to[AY_BOOL] = u8_to_f32, .from[AY_BOOL] = bool_from_f32,
+    BOTH(AY_F64, f64),       BOTH(AY_F32, f32),       BOTH(AY_F16, f16),        BOTH(AY_BF16, bf16),
+    BOTH(AY_F8E4M3, f8e4m3), BOTH(AY_F8E5M2, f8e5m2), BOTH(AY_I64, i64),        BOTH(AY_I32, i32),
+    BOTH(AY_I16, i16),       BOTH(AY_I8, i8),         BOTH(AY_I4, i4),          BOTH(AY_U64, u64),
+    BOTH(AY_U32, u32),       BOTH(AY_U16, u16),       BOTH(AY_U8, u8),          BOTH(AY_U6, u6),
+    BOTH(AY_U4, u4),         BOTH(AY_U3, u3),         BOTH(AY_U2, u2),          BOTH(AY_U1, u1),
+    .affine = affine,        .lookup = lookup,        .to[AY_BOOL] = u8_to_f32, .from[AY_BOOL] = bool_from_f32,
 };
 
 /* Best first. */
@@ -168,6 +174,20 @@ ay_to_f32_fn ay_to_f32_at(int isa, ay_dtype t) {
 ay_from_f32_fn ay_from_f32_at(int isa, ay_dtype t) {
     for (int i = 0; i < LEVELS && (unsigned)t < AY_DTYPE_COUNT; i++) {
         if (ay_isa_allows((ay_isa)isa, levels[i].isa) && levels[i].row->from[t]) return levels[i].row->from[t];
+    }
+    return NULL;
+}
+
+ay_affine_fn ay_affine_at(int isa) {
+    for (int i = 0; i < LEVELS; i++) {
+        if (ay_isa_allows((ay_isa)isa, levels[i].isa) && levels[i].row->affine) return levels[i].row->affine;
+    }
+    return NULL;
+}
+
+ay_lookup_fn ay_lookup_at(int isa) {
+    for (int i = 0; i < LEVELS; i++) {
+        if (ay_isa_allows((ay_isa)isa, levels[i].isa) && levels[i].row->lookup) return levels[i].row->lookup;
     }
     return NULL;
 }

@@ -61,6 +61,36 @@ static void bf16_from_f32(const float *from, int64_t n, void *out) {
     }
 }
 
+/* ---- codes to values --------------------------------------------------------------------------------------------------- */
+
+static void affine(float *x, int64_t n, float scale, float offset, bool half) {
+    __m512 s = _mm512_set1_ps(scale), o = _mm512_set1_ps(offset);
+    for (int64_t i = 0; i < n; i += 16) {
+        __mmask16 m = first(n - i);
+        __m512 v = _mm512_mul_ps(s, _mm512_sub_ps(_mm512_maskz_loadu_ps(m, x + i), o));
+        if (half) v = _mm512_cvtph_ps(_mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+        _mm512_mask_storeu_ps(x + i, m, v);
+    }
+}
+
+/* 16 entries to a register: up to 64 are permuted, larger tables are gathered from the cache. */
+static void lookup(float *x, int64_t n, const float *table, int k) {
+    __m512 t[4];
+    for (int r = 0; r < 4; r++)
+        t[r] = _mm512_maskz_loadu_ps(k > 16 * r ? first(k - 16 * r) : 0, table + (k > 16 * r ? 16 * r : 0));
+    for (int64_t i = 0; i < n; i += 16) {
+        __mmask16 m = first(n - i);
+        __m512i c = _mm512_cvttps_epi32(_mm512_maskz_loadu_ps(m, x + i));
+        __m512 v;
+        if (k <= 16) v = _mm512_permutexvar_ps(c, t[0]);
+        else if (k <= 64) {
+            __mmask16 upper = _mm512_test_epi32_mask(c, _mm512_set1_epi32(32));
+            v = _mm512_mask_blend_ps(upper, _mm512_permutex2var_ps(t[0], c, t[1]), _mm512_permutex2var_ps(t[2], c, t[3]));
+        } else v = _mm512_i32gather_ps(c, table, 4);
+        _mm512_mask_storeu_ps(x + i, m, v);
+    }
+}
+
 const ay_convert_row ay_convert_avx512 = {
     .to = {[AY_F16] = f16_to_f32,
            [AY_BF16] = bf16_to_f32,
@@ -69,4 +99,6 @@ const ay_convert_row ay_convert_avx512 = {
            [AY_I8] = i8_to_f32,
            [AY_U8] = u8_to_f32},
     .from = {[AY_F16] = f16_from_f32, [AY_BF16] = bf16_from_f32},
+    .affine = affine,
+    .lookup = lookup,
 };
