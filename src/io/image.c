@@ -32,7 +32,7 @@ alloy_status ay_image_alloc(ay_ctx *cx, const char *what, int64_t w, int64_t h, 
     return out->pixels ? ALLOY_OK : ay_nomem(cx);
 }
 
-/* ---- JPEG -------------------------------------------------------------------------------------------------------------- */
+/* ---- JPEG ---------------------------------------------------------------------------------------------------------- */
 
 typedef struct jpeg_job {
     struct jpeg_decompress_struct dec;
@@ -130,7 +130,7 @@ static alloy_status jpeg_read(ay_ctx *cx, const char *what, const unsigned char 
     return s;
 }
 
-/* ---- WebP -------------------------------------------------------------------------------------------------------------- */
+/* ---- WebP ---------------------------------------------------------------------------------------------------------- */
 
 static alloy_status webp_read(ay_ctx *cx, const char *what, const unsigned char *bytes, size_t n, int64_t max_pixels,
                               ay_image *out) {
@@ -149,7 +149,7 @@ static alloy_status webp_read(ay_ctx *cx, const char *what, const unsigned char 
     return ay_fail(cx, ALLOY_E_FORMAT, "%s: the WebP file is damaged or cut short", what);
 }
 
-/* ---- any --------------------------------------------------------------------------------------------------------------- */
+/* ---- any ----------------------------------------------------------------------------------------------------------- */
 
 alloy_status ay_image_parse(ay_ctx *cx, const char *what, const void *bytes, size_t n, int64_t max_pixels, ay_image *out) {
     const unsigned char *b = bytes;

@@ -15,13 +15,19 @@ alloy_status ay_json_read(ay_ctx *cx, const char *path, json_t **out); /* decref
 alloy_status ay_json_parse(ay_ctx *cx, const char *what, const char *text, size_t n, json_t **out);
 alloy_status ay_json_write(ay_ctx *cx, const char *path, const json_t *v); /* sorted as inserted, 2-space indent, atomic */
 /* Typed members: a missing key, a wrong type or a value outside [lo, hi] is one sentence naming `what` (the file). */
-alloy_status ay_json_int(ay_ctx *cx, const char *what, const json_t *obj, const char *key, int64_t lo, int64_t hi, int64_t *out);
-alloy_status ay_json_int_or(ay_ctx *cx, const char *what, const json_t *obj, const char *key, int64_t lo, int64_t hi, int64_t dflt, int64_t *out); /* null counts as missing */
-alloy_status ay_json_num_or(ay_ctx *cx, const char *what, const json_t *obj, const char *key, double lo, double hi, double dflt, double *out);
+alloy_status ay_json_int(ay_ctx *cx, const char *what, const json_t *obj, const char *key, int64_t lo, int64_t hi,
+                         int64_t *out);
+/* null counts as missing */
+alloy_status ay_json_int_or(ay_ctx *cx, const char *what, const json_t *obj, const char *key, int64_t lo, int64_t hi,
+                            int64_t dflt, int64_t *out);
+alloy_status ay_json_num_or(ay_ctx *cx, const char *what, const json_t *obj, const char *key, double lo, double hi,
+                            double dflt, double *out);
 alloy_status ay_json_bool_or(ay_ctx *cx, const char *what, const json_t *obj, const char *key, bool dflt, bool *out);
 alloy_status ay_json_str(ay_ctx *cx, const char *what, const json_t *obj, const char *key, const char **out); /* borrowed */
-alloy_status ay_json_str_or(ay_ctx *cx, const char *what, const json_t *obj, const char *key, const char *dflt, const char **out);
-alloy_status ay_json_ints(ay_ctx *cx, const char *what, const json_t *obj, const char *key, int64_t lo, int64_t hi, int max, int64_t *out, int *n);
+alloy_status ay_json_str_or(ay_ctx *cx, const char *what, const json_t *obj, const char *key, const char *dflt,
+                            const char **out);
+alloy_status ay_json_ints(ay_ctx *cx, const char *what, const json_t *obj, const char *key, int64_t lo, int64_t hi, int max,
+                          int64_t *out, int *n);
 
 /* ---- safetensors --------------------------------------------------------------------------------------------------- */
 typedef struct ay_st_tensor {
@@ -50,7 +56,11 @@ static inline const void *ay_st_data(const ay_safetensors *s, const ay_st_tensor
 alloy_status ay_st_write(ay_ctx *cx, const char *path, const ay_tensor *t, int n, const char *const *metadata);
 
 /* ---- pictures ------------------------------------------------------------------------------------------------------ */
-typedef struct ay_image { int width, height, channels; uint8_t *pixels; } ay_image; /* interleaved RGB (3) or RGBA (4) or gray (1); malloc'd */
+typedef struct ay_image {
+    int width, height;
+    int channels;    /* 1 gray, 3 RGB, 4 RGBA */
+    uint8_t *pixels; /* [height, width, channels], malloc'd */
+} ay_image;
 void ay_image_free(ay_image *im);
 /** PNG, JPEG or WebP by content; at most `max_pixels`. */
 alloy_status ay_image_read(ay_ctx *cx, const char *path, int64_t max_pixels, ay_image *out);

@@ -39,7 +39,7 @@ static void on_error(png_structp png, png_const_charp text) {
 
 static void on_warning(png_structp png, png_const_charp text) {}
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------------------------------- */
 
 static void take_bytes(png_structp png, png_bytep to, size_t n) {
     png_job *job = png_get_io_ptr(png);
@@ -120,7 +120,7 @@ alloy_status ay_png_read(ay_ctx *cx, const char *what, const void *bytes, size_t
     return s;
 }
 
-/* ---- text chunks --------------------------------------------------------------------------------------------------------- */
+/* ---- text chunks --------------------------------------------------------------------------------------------------- */
 
 static char *latin1_to_utf8(ay_arena *a, const char *s) {
     char *out = ay_alloc(a, strlen(s) * 2 + 1), *p = out;
@@ -213,7 +213,7 @@ alloy_status ay_png_text(ay_ctx *cx, const char *path, ay_arena *arena, char ***
     return s;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------------------------------------- */
 
 static void put_bytes(png_structp png, png_bytep bytes, size_t n) {
     png_job *job = png_get_io_ptr(png);

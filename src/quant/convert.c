@@ -126,7 +126,7 @@ static void u3_from_f32(const float *from, int64_t n, void *out) { pack(from, n,
 static void u2_from_f32(const float *from, int64_t n, void *out) { pack(from, n, out, 2, 0, 3); }
 static void u1_from_f32(const float *from, int64_t n, void *out) { pack(from, n, out, 1, 0, 1); }
 
-/* ---- codes to values --------------------------------------------------------------------------------------------------- */
+/* ---- codes to values ----------------------------------------------------------------------------------------------- */
 
 static void affine(float *x, int64_t n, float scale, float offset, bool half) {
     for (int64_t i = 0; i < n; i++) x[i] = scale * (x[i] - offset);

@@ -121,7 +121,7 @@ static void bf16_from_f32(const float *from, int64_t n, void *out) {
     if (i < n) ay_convert_c.from[AY_BF16](from + i, n - i, p + 2 * i);
 }
 
-/* ---- codes to values --------------------------------------------------------------------------------------------------- */
+/* ---- codes to values ----------------------------------------------------------------------------------------------- */
 
 static __m256i tail_mask(int64_t n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));

@@ -61,7 +61,7 @@ static void bf16_from_f32(const float *from, int64_t n, void *out) {
     }
 }
 
-/* ---- codes to values --------------------------------------------------------------------------------------------------- */
+/* ---- codes to values ----------------------------------------------------------------------------------------------- */
 
 static void affine(float *x, int64_t n, float scale, float offset, bool half) {
     __m512 s = _mm512_set1_ps(scale), o = _mm512_set1_ps(offset);

@@ -40,7 +40,7 @@ typedef struct ay_weight {
 /** Whether the parts fit together: types, divisibility, palette size against index bits. Pointers and lengths are the
  *  caller's to check, with the sizes below. A weight that passes can be read at any place without harm. */
 alloy_status ay_weight_check(ay_ctx *cx, const char *name, const ay_weight *w);
-/** Elements [begin, begin + count) in row-major order, as float32; of BLOCK, rounded to value_dtype as the op's result is. */
+/** Elements [begin, begin + count) in row-major order, as float32; BLOCK: rounded to value_dtype as the op's result is. */
 void ay_weight_read(const ay_weight *w, int64_t begin, int64_t count, float *out);
 /** Bytes of each part of the weight as stored (0 for parts that do not exist). */
 size_t ay_weight_data_bytes(const ay_weight *w);

@@ -12,7 +12,7 @@
 
 enum { PIECE = 2048, SCALES = 256, TABLE = 4096 };
 
-/* ---- the grid ---------------------------------------------------------------------------------------------------------- */
+/* ---- the grid ------------------------------------------------------------------------------------------------------ */
 
 /* dim[i] elements lie in part[i] equal parts; neighbours are merged where that leaves the linear part index the same:
  * where the right one is in one part, or the left one in parts of one element. */
@@ -56,7 +56,7 @@ static run run_at(const grid *g, int64_t i) {
     return (run){index + in_row / each, each - in_row % each, row_len - in_row, each};
 }
 
-/* ---- blocks: value = scale * (code - offset) ----------------------------------------------------------------------------- */
+/* ---- blocks: value = scale * (code - offset) ----------------------------------------------------------------------- */
 
 /* x[0 .. n) holds codes of one row of the grid, beginning within the run r. */
 static void scale_row(const ay_weight *w, ay_affine_fn affine, run r, int64_t n, float *x) {
@@ -98,7 +98,7 @@ static void read_block(const ay_weight *w, int64_t begin, int64_t count, float *
     }
 }
 
-/* ---- palettes: value = table of the group [code][v] ------------------------------------------------------------------------ */
+/* ---- palettes: value = table of the group [code][v] ---------------------------------------------------------------- */
 
 /* The palette of one group as float32, kept while the group stays the same. Palettes that are too large, or of which only
  * a few numbers are wanted, are not expanded. */

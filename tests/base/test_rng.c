@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Random numbers against PyTorch's, bit for bit: tests/golden/rng.txt holds digests of what one generator draws in turn, over
- * 248 seeds, and some numbers to look at.
+ * Random numbers against PyTorch's, bit for bit: tests/golden/rng.txt holds digests of what one generator draws in turn,
+ * over 248 seeds, and some numbers to look at.
  */
 #include "../support/support.h"
 #include "base/rng.h"

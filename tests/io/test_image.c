@@ -178,6 +178,10 @@ static void test_limits(void **state) {
         assert_null(im.pixels);
         free(file);
     }
+    unsigned char *png = file_of(st, "png-rgb", &n);
+    memcpy(png + 33, "\x7b\x00\x23\x69", 4); /* the second chunk claims 2 GB: refused, not allocated */
+    assert_fails(t->cx, ay_image_parse(t->cx, "p", png, n, 1000, &im), ALLOY_E_FORMAT, "cut short");
+    free(png);
     void *file = file_of(st, "animated", &n);
     assert_fails(t->cx, ay_image_parse(t->cx, "p", file, n, 1000, &im), ALLOY_E_UNSUPPORTED, "animated");
     free(file);

@@ -183,6 +183,45 @@ static void test_places_and_lengths(void **state) {
     }
 }
 
+/* Codes to values, at every level as in C, in arrays of exactly the right size. */
+static void test_affine_and_lookup(void **state) {
+    int isa[AY_ISA_COUNT], n_isa = levels(isa);
+    uint64_t seed = 9;
+    float table[256];
+    for (int i = 0; i < 256; i++) table[i] = ay_test_uniform(&seed);
+    for (int n = 0; n < 70; n++) {
+        size_t bytes = (size_t)n * sizeof(float);
+        float *x = malloc(bytes + 1), *want = malloc(bytes + 1), *got = malloc(bytes + 1);
+        for (int half = 0; half < 2; half++) {
+            for (int i = 0; i < n; i++) want[i] = x[i] = ay_test_uniform(&seed) * 100;
+            ay_affine_at(AY_ISA_C)(want, n, 0.37f, 3.25f, half);
+            for (int i = 0; i < n; i++) {
+                float v = 0.37f * (x[i] - 3.25f);
+                assert_true(want[i] == (half ? ay_f16_to_f32(ay_f32_to_f16(v)) : v));
+            }
+            for (int l = 0; l < n_isa; l++) {
+                memcpy(got, x, bytes);
+                ay_affine_at(isa[l])(got, n, 0.37f, 3.25f, half);
+                assert_memory_equal(got, want, bytes);
+            }
+        }
+        for (int k = 2; k <= 256; k *= 2) {
+            for (int i = 0; i < n; i++) x[i] = (float)(ay_test_random(&seed) % (uint64_t)k);
+            for (int l = 0; l < n_isa; l++) {
+                float *small = malloc((size_t)k * sizeof *small);
+                memcpy(small, table, (size_t)k * sizeof *small);
+                memcpy(got, x, bytes);
+                ay_lookup_at(isa[l])(got, n, small, k);
+                for (int i = 0; i < n; i++) assert_true(got[i] == table[(int)x[i]]);
+                free(small);
+            }
+        }
+        free(x);
+        free(want);
+        free(got);
+    }
+}
+
 static void test_integers(void **state) {
     const float x[] = {0.5f, 1.5f, 2.5f, -0.5f, -1.5f, 126.5f, 127.5f, 300, -300, NAN, INFINITY, -INFINITY, 1e30f, -1e30f};
     const int8_t want8[] = {0, 2, 2, 0, -2, 126, 127, 127, -128, 0, 127, -128, 127, -128};
@@ -208,8 +247,12 @@ static void test_integers(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {AY_TEST(test_scalar_against_torch), AY_TEST(test_scalar_edges),
-                                       AY_TEST(test_bulk_decode),          AY_TEST(test_bulk_encode),
-                                       AY_TEST(test_places_and_lengths),   AY_TEST(test_integers)};
+    const struct CMUnitTest tests[] = {AY_TEST(test_scalar_against_torch),
+                                       AY_TEST(test_scalar_edges),
+                                       AY_TEST(test_bulk_decode),
+                                       AY_TEST(test_bulk_encode),
+                                       AY_TEST(test_places_and_lengths),
+                                       AY_TEST(test_affine_and_lookup),
+                                       AY_TEST(test_integers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

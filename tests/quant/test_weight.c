@@ -106,7 +106,7 @@ static void test_against_coremltools(void **state) {
     ay_st_close(&st);
 }
 
-/* ---- against the definition, element by element ---------------------------------------------------------------------- */
+/* ---- against the definition, element by element -------------------------------------------------------------------- */
 
 static float one(ay_dtype t, const void *p, int64_t i) {
     float f;

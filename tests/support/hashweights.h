@@ -6,7 +6,8 @@
  *   u_i   = (splitmix64(fnv1a64(name) + i) >> 40) / 2^23 - 1          in [-1, 1), exact
  *   1-d, name ends in "weight" or "scale" (norms):    1 + 0.1 gain u_i
  *   name ends in "bias":                              0.05 gain u_i
- *   all others:                                       sqrt(3) gain / sqrt(fan_in) u_i, fan_in = product of dims after the first
+ *   all others:                                       sqrt(3) gain / sqrt(fan_in) u_i
+ *                                                     (fan_in: the product of the dimensions after the first)
  *
  * computed in double, rounded once to float32 and from there to the tensor's type. `gain` is that of the first pattern that
  * matches the name ("*": any text, "?": one character), else 1.

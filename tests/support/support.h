@@ -43,7 +43,7 @@ char *ay_test_read(ay_test *t, const char *path, size_t *n); /* in the arena, NU
 uint64_t ay_test_random(uint64_t *state);
 /** Uniform in [-1, 1). */
 float ay_test_uniform(uint64_t *state);
-/** An order-dependent sum of hashes of 32-bit words; tests/reference/hashweights.py has the same (`digest`). Begin with 0. */
+/** An order-dependent sum of hashes of 32-bit words, to begin with 0; `digest` in tests/reference/hashweights.py. */
 uint64_t ay_test_digest(uint64_t h, const void *words, size_t n);
 
 #define assert_ok(cx, call) ay_assert_status(cx, call, ALLOY_OK, NULL, __FILE__, __LINE__)
