@@ -182,6 +182,9 @@ static void bilinear_at(const ay_node *n, int64_t o, int64_t in, int64_t factor,
     *t = at - (double)*lo;
 }
 
+/* Exactly `a` at t = 0, also where b is infinite. */
+static double between(double a, double b, double t) { return t == 0 ? a : a * (1 - t) + b * t; }
+
 alloy_status ay_eval_upsample(const ay_call *c) {
     const ay_node *n = c->n;
     const ay_type *x = &c->in[0]->type;
@@ -196,9 +199,8 @@ alloy_status ay_eval_upsample(const ay_call *c) {
         double th, tw;
         bilinear_at(n, oh, H, fh, &h0, &h1, &th);
         bilinear_at(n, ow, W, fw, &w0, &w1, &tw);
-        double top = from[h0 * W + w0] * (1 - tw) + from[h0 * W + w1] * tw;
-        double bottom = from[h1 * W + w0] * (1 - tw) + from[h1 * W + w1] * tw;
-        ay_f(c->out)[i] = (float)(top * (1 - th) + bottom * th);
+        double top = between(from[h0 * W + w0], from[h0 * W + w1], tw);
+        ay_f(c->out)[i] = (float)between(top, between(from[h1 * W + w0], from[h1 * W + w1], tw), th);
     }
     return ALLOY_OK;
 }
