@@ -49,7 +49,9 @@ static void shapes_from_block(ay_package_function *f, const AyMil__Block *b) {
         for (size_t j = 0; j < b->operations[k]->n_outputs; j++) {
             const AyMil__NamedValueType *o = b->operations[k]->outputs[j];
             ay_type t;
-            if (!o->type || o->type->type_case != AY_MIL__VALUE_TYPE__TYPE_TENSOR_TYPE || !ay_mil_type_get(o->type->tensor_type, &t)) continue;
+            if (!o->type || o->type->type_case != AY_MIL__VALUE_TYPE__TYPE_TENSOR_TYPE ||
+                !ay_mil_type_get(o->type->tensor_type, &t))
+                continue;
             for (int i = 0; i < n; i++)
                 if (strcmp(f->outputs[missing[i]].name, o->name) == 0) f->outputs[missing[i]].type = t;
         }
@@ -59,7 +61,8 @@ static alloy_status fill_functions(ay_package *p) {
     const AyMil__ModelDescription *d = p->model->description;
     size_t n = d->n_functions ? d->n_functions : 1;
     ay_package_function *fn = ay_alloc(p->arena, n * sizeof *fn);
-    if (!fn || n > 100000) return fn ? ay_fail(p->cx, ALLOY_E_FORMAT, "%s describes %zu functions", p->path, n) : ay_nomem(p->cx);
+    if (!fn || n > 100000)
+        return fn ? ay_fail(p->cx, ALLOY_E_FORMAT, "%s describes %zu functions", p->path, n) : ay_nomem(p->cx);
     p->info.functions = fn;
     p->info.n_functions = (int)n;
     for (size_t i = 0; i < n; i++) {
@@ -67,7 +70,8 @@ static alloy_status fill_functions(ay_package *p) {
         fn[i].name = fd ? fd->name : "main";
         size_t n_in = fd ? fd->n_input : d->n_input, n_out = fd ? fd->n_output : d->n_output;
         if (n_in > 100000 || n_out > 100000)
-            return ay_fail(p->cx, ALLOY_E_FORMAT, "%s, function %s: %zu inputs and %zu outputs", p->path, fn[i].name, n_in, n_out);
+            return ay_fail(p->cx, ALLOY_E_FORMAT, "%s, function %s: %zu inputs and %zu outputs", p->path, fn[i].name,
+                           n_in, n_out);
         fn[i].n_inputs = (int)n_in;
         fn[i].n_outputs = (int)n_out;
         fn[i].inputs = feature_list(p->arena, fd ? fd->input : d->input, n_in);
@@ -105,8 +109,8 @@ alloy_status ay_package_info_fill(ay_package *p) {
     return fill_functions(p);
 }
 
-alloy_status ay_package_function_find(ay_package *p, const char *name, const AyMil__Function **fn, const AyMil__Block **block,
-                                      const char **found) {
+alloy_status ay_package_function_find(ay_package *p, const char *name, const AyMil__Function **fn,
+                                      const AyMil__Block **block, const char **found) {
     const AyMil__Program *prog = p->model->ml_program;
     const char *wanted = name ? name : p->info.default_function;
     const AyMil__Function *f = NULL;
@@ -122,5 +126,6 @@ alloy_status ay_package_function_find(ay_package *p, const char *name, const AyM
             if (found) *found = wanted;
             return ALLOY_OK;
         }
-    return ay_fail(p->cx, ALLOY_E_FORMAT, "%s, function %.100s: no block for its opset \"%.40s\"", p->path, wanted, f->opset);
+    return ay_fail(p->cx, ALLOY_E_FORMAT, "%s, function %.100s: no block for its opset \"%.40s\"", p->path, wanted,
+                   f->opset);
 }

@@ -13,7 +13,7 @@
 
 static const char weights_file[] = "weight.bin";
 
-/* ---- manifest ------------------------------------------------------------------------------------------------------- */
+/* ---- manifest ---------------------------------------------------------------------------------------------------- */
 
 /** Relative, of plain components, so that it cannot point outside. */
 static bool path_stays_inside(const char *p) {
@@ -29,7 +29,8 @@ static bool path_stays_inside(const char *p) {
     return true;
 }
 
-static alloy_status manifest_items(ay_ctx *cx, const char *path, json_t *root, ay_arena *arena, const char **model, const char **weights) {
+static alloy_status manifest_items(ay_ctx *cx, const char *path, json_t *root, ay_arena *arena, const char **model,
+                                   const char **weights) {
     const char *version = json_string_value(json_object_get(root, "fileFormatVersion"));
     if (!version || strcmp(version, "1.0.0") != 0)
         return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s/Manifest.json: fileFormatVersion is %.40s, only 1.0.0 is known", path,
@@ -37,7 +38,8 @@ static alloy_status manifest_items(ay_ctx *cx, const char *path, json_t *root, a
     json_t *items = json_object_get(root, "itemInfoEntries");
     const char *root_id = json_string_value(json_object_get(root, "rootModelIdentifier"));
     if (!json_is_object(items) || !root_id)
-        return ay_fail(cx, ALLOY_E_FORMAT, "%s/Manifest.json: needs an object itemInfoEntries and a string rootModelIdentifier", path);
+        return ay_fail(cx, ALLOY_E_FORMAT,
+                       "%s/Manifest.json: needs an object itemInfoEntries and a string rootModelIdentifier", path);
     *model = *weights = NULL;
     const char *id;
     json_t *item;
@@ -48,17 +50,21 @@ static alloy_status manifest_items(ay_ctx *cx, const char *path, json_t *root, a
                 return ay_fail(cx, ALLOY_E_FORMAT, "%s/Manifest.json: item %.60s has no string \"%s\"", path, id, keys[i]);
         const char *where = json_string_value(json_object_get(item, "path"));
         if (!path_stays_inside(where))
-            return ay_fail(cx, ALLOY_E_FORMAT, "%s/Manifest.json: item %.60s has the path \"%.200s\", which does not stay inside the package",
+            return ay_fail(cx, ALLOY_E_FORMAT,
+                           "%s/Manifest.json: item %.60s has the path \"%.200s\", which does not stay inside the package",
                            path, id, where);
         if (strcmp(id, root_id) == 0) *model = ay_strdup(arena, where);
-        else if (strcmp(json_string_value(json_object_get(item, "name")), "weights") == 0) *weights = ay_strdup(arena, where);
+        else if (strcmp(json_string_value(json_object_get(item, "name")), "weights") == 0)
+            *weights = ay_strdup(arena, where);
     }
-    if (!*model) return ay_fail(cx, ALLOY_E_FORMAT, "%s/Manifest.json: rootModelIdentifier %.60s is not among the items", path, root_id);
+    if (!*model)
+        return ay_fail(cx, ALLOY_E_FORMAT, "%s/Manifest.json: rootModelIdentifier %.60s is not among the items", path,
+                       root_id);
     return ay_arena_failed(arena) ? ay_nomem(cx) : ALLOY_OK;
 }
 
-alloy_status ay_manifest_parse(ay_ctx *cx, const char *path, const char *text, size_t size, ay_arena *arena, const char **model,
-                               const char **weights) {
+alloy_status ay_manifest_parse(ay_ctx *cx, const char *path, const char *text, size_t size, ay_arena *arena,
+                               const char **model, const char **weights) {
     json_error_t err;
     json_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &err);
     if (!root) return ay_fail(cx, ALLOY_E_FORMAT, "%s/Manifest.json, line %d: %s", path, err.line, err.text);
@@ -68,22 +74,27 @@ alloy_status ay_manifest_parse(ay_ctx *cx, const char *path, const char *text, s
     return st;
 }
 
-/* ---- the model message ------------------------------------------------------------------------------------------------ */
+/* ---- the model message ------------------------------------------------------------------------------------------- */
 
 static alloy_status check_model(ay_package *p) {
     const AyMil__Model *m = p->model;
     switch (m->type_case) {
     case AY_MIL__MODEL__TYPE_ML_PROGRAM: break;
     case AY_MIL__MODEL__TYPE_PIPELINE:
-        return ay_fail(p->cx, ALLOY_E_UNSUPPORTED, "%s is a pipeline of models; alloy opens single ML Programs: take its members one by one", p->path);
+        return ay_fail(p->cx, ALLOY_E_UNSUPPORTED,
+                       "%s is a pipeline of models; alloy opens single ML Programs: take its members one by one",
+                       p->path);
     case AY_MIL__MODEL__TYPE_NEURAL_NETWORK:
-        return ay_fail(p->cx, ALLOY_E_UNSUPPORTED, "%s holds a neural network of the older kind; alloy opens ML Programs (spec version 6 and newer)",
+        return ay_fail(p->cx, ALLOY_E_UNSUPPORTED,
+                       "%s holds a neural network of the older kind; alloy opens ML Programs (spec version 6 and newer)",
                        p->path);
     default:
-        return ay_fail(p->cx, ALLOY_E_UNSUPPORTED, "%s holds no ML Program, the only kind of model that alloy opens", p->path);
+        return ay_fail(p->cx, ALLOY_E_UNSUPPORTED, "%s holds no ML Program, the only kind of model that alloy opens",
+                       p->path);
     }
     if (m->specification_version < 6 || m->specification_version > 10)
-        return ay_fail(p->cx, ALLOY_E_UNSUPPORTED, "%s: specification version %d, known are 6 to 10", p->path, (int)m->specification_version);
+        return ay_fail(p->cx, ALLOY_E_UNSUPPORTED, "%s: specification version %d, known are 6 to 10", p->path,
+                       (int)m->specification_version);
     if (!m->description) return ay_fail(p->cx, ALLOY_E_FORMAT, "%s: the model has no description", p->path);
     if (!m->ml_program || m->ml_program->version != 1)
         return ay_fail(p->cx, ALLOY_E_UNSUPPORTED, "%s: the program's version is %lld, only 1 is known", p->path,
@@ -91,8 +102,8 @@ static alloy_status check_model(ay_package *p) {
     return ALLOY_OK;
 }
 
-alloy_status ay_package_from_bytes(ay_ctx *cx, const char *path, const uint8_t *spec, size_t spec_size, const uint8_t *weights,
-                                   size_t weights_size, ay_package **out) {
+alloy_status ay_package_from_bytes(ay_ctx *cx, const char *path, const uint8_t *spec, size_t spec_size,
+                                   const uint8_t *weights, size_t weights_size, ay_package **out) {
     *out = NULL;
     ay_package *p = calloc(1, sizeof *p);
     if (!p) return ay_nomem(cx);
@@ -105,7 +116,9 @@ alloy_status ay_package_from_bytes(ay_ctx *cx, const char *path, const uint8_t *
     if (!p->arena || !(p->path = ay_strdup(p->arena, path))) st = ay_nomem(cx);
     if (!st) {
         p->model = ay_mil__model__unpack(NULL, spec_size, spec);
-        if (!p->model) st = ay_fail(cx, ALLOY_E_FORMAT, "%s: the model file of %zu bytes is not a Core ML model, or is cut short", path, spec_size);
+        if (!p->model)
+            st = ay_fail(cx, ALLOY_E_FORMAT, "%s: the model file of %zu bytes is not a Core ML model, or is cut short",
+                         path, spec_size);
     }
     if (!st) st = check_model(p);
     uint32_t count;
@@ -116,7 +129,7 @@ alloy_status ay_package_from_bytes(ay_ctx *cx, const char *path, const uint8_t *
     return st;
 }
 
-/* ---- files -------------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------------- */
 
 /** The real path of PACKAGE/Data/`inner`, which must lie inside the package's real path; malloc'd. */
 static alloy_status resolve(ay_ctx *cx, const char *package, const char *inner, char **out) {
@@ -149,14 +162,17 @@ static alloy_status map_inside(ay_ctx *cx, const char *package, const char *inne
 }
 
 /** weights/weight.bin beside the model file, where "@model_path/weights/weight.bin" points; it may be absent. */
-static alloy_status map_weights(ay_ctx *cx, ay_arena *a, const char *package, const char *model, const char *item, ay_map *map) {
+static alloy_status map_weights(ay_ctx *cx, ay_arena *a, const char *package, const char *model, const char *item,
+                                ay_map *map) {
     const char *slash = strrchr(model, '/');
-    char *beside = slash ? ay_path_join(a, ay_strndup(a, model, (size_t)(slash - model)), "weights") : ay_strdup(a, "weights");
+    char *beside =
+        slash ? ay_path_join(a, ay_strndup(a, model, (size_t)(slash - model)), "weights") : ay_strdup(a, "weights");
     char *inner = ay_path_join(a, beside, weights_file);
     char *full = ay_path_join(a, ay_path_join(a, package, "Data"), inner);
     if (ay_arena_failed(a) || !full) return ay_nomem(cx);
     if (item && strcmp(item, beside) != 0)
-        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: the manifest puts the weights into %s, expected %s beside the model", package, item, beside);
+        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: the manifest puts the weights into %s, expected %s beside the model",
+                       package, item, beside);
     if (ay_path_kind_of(full) == AY_PATH_NONE) return ALLOY_OK;
     return map_inside(cx, package, inner, map);
 }

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- names ---------------------------------------------------------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------------------------------------------------------- */
 
 static size_t name_hash(const char *name) {
     uint64_t h = 1469598103934665603u; /* FNV-1a */
@@ -50,7 +50,7 @@ static alloy_status make_table(ay_reader *r, const AyMil__Function *fn, const Ay
     return r->values && r->slots ? ALLOY_OK : ay_nomem(r->cx);
 }
 
-/* ---- failing ---------------------------------------------------------------------------------------------------------------- */
+/* ---- failing ----------------------------------------------------------------------------------------------------- */
 
 ay_val ay_mfail(ay_mop *o, alloy_status code, const char *fmt, ...) {
     if (ay_mbad(o)) return AY_NO_VALUE;
@@ -65,7 +65,7 @@ ay_val ay_mfail(ay_mop *o, alloy_status code, const char *fmt, ...) {
 
 bool ay_mbad(const ay_mop *o) { return o->r->status != ALLOY_OK || ay_graph_status(o->r->g) != ALLOY_OK; }
 
-/* ---- one operation --------------------------------------------------------------------------------------------------------- */
+/* ---- one operation ----------------------------------------------------------------------------------------------- */
 
 static const ay_mrow *find_row(const char *type) {
     static const ay_mtable *const tables[] = {&ay_read_constexpr, &ay_read_elementwise, &ay_read_matrix, &ay_read_shape,
@@ -101,8 +101,8 @@ static void check_result(ay_mop *o, int i) {
     bool same = want.rank == got.rank && want.dtype == got.dtype;
     for (int d = 0; same && d < want.rank; d++) same = want.dim[d] < 0 || want.dim[d] == got.dim[d];
     if (!same)
-        ay_mfail(o, ALLOY_E_MISMATCH, "the program declares output %.100s as %s, its inputs make it %s", v->name, ay_type_text(&want, a),
-                 ay_type_text(&got, b));
+        ay_mfail(o, ALLOY_E_MISMATCH, "the program declares output %.100s as %s, its inputs make it %s", v->name,
+                 ay_type_text(&want, a), ay_type_text(&got, b));
 }
 
 static void run_row(ay_mop *o) {
@@ -124,7 +124,8 @@ static alloy_status read_operation(ay_reader *r, const AyMil__Operation *op) {
     const char *name = nv ? ay_mil_string(nv) : NULL;
     if (!name) name = op->n_outputs ? op->outputs[0]->name : op->type;
     ay_mop o = {.r = r, .op = op, .name = name, .row = find_row(op->type)};
-    if (op->n_outputs > 100000) return ay_fail(r->cx, ALLOY_E_FORMAT, "operation %.100s has %zu outputs", name, op->n_outputs);
+    if (op->n_outputs > 100000)
+        return ay_fail(r->cx, ALLOY_E_FORMAT, "operation %.100s has %zu outputs", name, op->n_outputs);
     o.n_out = (int)op->n_outputs;
     o.out = ay_alloc(r->g->arena, ((size_t)o.n_out + 1) * sizeof *o.out);
     if (!o.out) return ay_nomem(r->cx);
@@ -139,7 +140,7 @@ static alloy_status read_operation(ay_reader *r, const AyMil__Operation *op) {
     return r->status;
 }
 
-/* ---- a function ---------------------------------------------------------------------------------------------------------------- */
+/* ---- a function -------------------------------------------------------------------------------------------------- */
 
 static alloy_status read_inputs(ay_reader *r, const AyMil__Function *fn) {
     for (size_t i = 0; i < fn->n_inputs; i++) {
@@ -148,12 +149,15 @@ static alloy_status read_inputs(ay_reader *r, const AyMil__Function *fn) {
         if (!in->type || in->type->type_case == AY_MIL__VALUE_TYPE__TYPE__NOT_SET)
             return ay_fail(r->cx, ALLOY_E_FORMAT, "input %.100s has no type", in->name);
         if (in->type->type_case == AY_MIL__VALUE_TYPE__TYPE_STATE_TYPE)
-            return ay_fail(r->cx, ALLOY_E_UNSUPPORTED, "input %.100s is a state; alloy runs programs without states", in->name);
+            return ay_fail(r->cx, ALLOY_E_UNSUPPORTED, "input %.100s is a state; alloy runs programs without states",
+                           in->name);
         if (in->type->type_case != AY_MIL__VALUE_TYPE__TYPE_TENSOR_TYPE || !in->type->tensor_type)
             return ay_fail(r->cx, ALLOY_E_UNSUPPORTED, "input %.100s is not a tensor", in->name);
         if (!ay_mil_type_get(in->type->tensor_type, &t))
             return ay_fail(r->cx, ALLOY_E_UNSUPPORTED,
-                           "input %.100s has a flexible shape, or more than %d dims; alloy needs fixed shapes: convert it for one size", in->name, AY_MAX_RANK);
+                           "input %.100s has a flexible shape, or more than %d dims; alloy needs fixed shapes: convert "
+                           "it for one size",
+                           in->name, AY_MAX_RANK);
         ay_mvalue v = {.name = in->name, .kind = AY_M_NODE, .node = ay_input(r->g, in->name, t)};
         AY_TRY(ay_graph_status(r->g));
         AY_TRY(add_value(r, &v));
@@ -168,7 +172,8 @@ static alloy_status check_images(ay_package *p, const char *function) {
         if (strcmp(f->name, function) != 0) continue;
         for (int k = 0; k < f->n_inputs; k++)
             if (f->inputs[k].type.dtype == AY_NONE)
-                return ay_fail(p->cx, ALLOY_E_UNSUPPORTED, "input %.100s is an image or another kind that is no array; alloy takes arrays only",
+                return ay_fail(p->cx, ALLOY_E_UNSUPPORTED,
+                               "input %.100s is an image or another kind that is no array; alloy takes arrays only",
                                f->inputs[k].name);
     }
     return ALLOY_OK;
@@ -195,7 +200,8 @@ static alloy_status read_function(ay_reader *r, const char *function) {
     const char *found;
     AY_TRY(ay_package_function_find(r->p, function, &fn, &block, &found));
     if (strncmp(fn->opset, "CoreML", 6) != 0 || fn->opset[6] < '5' || fn->opset[6] > '9' || fn->opset[7])
-        return ay_fail(r->cx, ALLOY_E_UNSUPPORTED, "function %.100s is of the opset \"%.40s\"; known are CoreML5 to CoreML9", found, fn->opset);
+        return ay_fail(r->cx, ALLOY_E_UNSUPPORTED,
+                       "function %.100s is of the opset \"%.40s\"; known are CoreML5 to CoreML9", found, fn->opset);
     r->opset = fn->opset[6] - '0';
     AY_TRY(check_images(r->p, found));
     AY_TRY(make_table(r, fn, block));
@@ -207,7 +213,8 @@ static alloy_status read_function(ay_reader *r, const char *function) {
     return read_outputs(r, block);
 }
 
-alloy_status ay_package_graph_known(ay_package *p, const char *function, const ay_tensor *known, int n_known, ay_graph **out) {
+alloy_status ay_package_graph_known(ay_package *p, const char *function, const ay_tensor *known, int n_known,
+                                    ay_graph **out) {
     *out = NULL;
     ay_reader r = {.cx = p->cx, .p = p, .g = ay_graph_new(p->cx), .known = known, .n_known = n_known};
     if (!r.g) return ay_nomem(p->cx);

@@ -71,19 +71,22 @@ struct ay_mrow {
 };
 
 typedef struct ay_mtable { const ay_mrow *rows; int n; } ay_mtable;
-extern const ay_mtable ay_read_elementwise, ay_read_reduce, ay_read_matrix, ay_read_shape, ay_read_gather, ay_read_image, ay_read_constexpr;
+extern const ay_mtable ay_read_elementwise, ay_read_reduce, ay_read_matrix, ay_read_shape, ay_read_gather, ay_read_image,
+    ay_read_constexpr;
 
 /** A value of the program by name; NULL when nothing has made it yet. */
 ay_mvalue *ay_mfind(const ay_reader *r, const char *name);
 
-/* ---- failing -------------------------------------------------------------------------------------------------------- */
+/* ---- failing ----------------------------------------------------------------------------------------------------- */
 
 /** Records the operation's first failure; the caller prefixes package and operation. Returns AY_NO_VALUE. */
 ay_val ay_mfail(ay_mop *o, alloy_status code, const char *fmt, ...) AY_PRINTF(3, 4);
+#define ay_mfalse(...) (ay_mfail(__VA_ARGS__), false)
+#define ay_mnull(...) (ay_mfail(__VA_ARGS__), NULL)
 /** True after a failure in this operation, or when the graph refused something. */
 bool ay_mbad(const ay_mop *o);
 
-/* ---- arguments (read_args.c). A missing argument without a default is a failure. --------------------------------------- */
+/* ---- arguments (read_args.c). A missing argument without a default is a failure. --------------------------------- */
 
 bool ay_mhas(const ay_mop *o, const char *key);
 ay_mvalue *ay_marg(ay_mop *o, const char *key);     /* failure when absent; NULL then */
@@ -106,7 +109,7 @@ int ay_maxis(ay_mop *o, const char *key, int64_t axis, int rank);
 /** `n` axes made non-negative in place, each used once. */
 bool ay_maxes(ay_mop *o, const char *key, int64_t *axes, int n, int rank);
 
-/* ---- values (read_value.c) --------------------------------------------------------------------------------------------- */
+/* ---- values (read_value.c) --------------------------------------------------------------------------------------- */
 
 /** Decodes a literal into `out` (numbers or a string); the sentence names the operation's parameter `key`. */
 bool ay_mdecode(ay_mop *o, const char *key, const AyMil__Value *v, ay_mvalue *out);
@@ -122,7 +125,7 @@ void ay_mset_raw(ay_mvalue *v, const ay_raw *raw);
 /** The declared type of output i (dims unknown: -1). False when it is not a tensor. */
 bool ay_mdeclared(const ay_mop *o, int i, ay_type *out);
 
-/* ---- small builders ------------------------------------------------------------------------------------------------------ */
+/* ---- small builders ---------------------------------------------------------------------------------------------- */
 
 static inline const ay_type *ay_mtype(const ay_mop *o, ay_val v) { return ay_type_of(o->r->g, v); }
 ay_val ay_mscalar(ay_mop *o, ay_dtype t, double value);

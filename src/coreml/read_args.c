@@ -9,9 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- what depends on nothing unknown ------------------------------------------------------------------------------------ */
+/* ---- what depends on nothing unknown ----------------------------------------------------------------------------- */
 
-enum { KNOWN_NODES = 4096, KNOWN_COUNT = 65536 }; /* more than shape arithmetic ever needs; bounds what a hostile file costs */
+enum {
+    KNOWN_NODES = 4096,
+    KNOWN_COUNT = 65536
+}; /* more than shape arithmetic ever needs; bounds what a hostile file costs */
 
 static const ay_tensor *known_input(const ay_reader *r, const char *name) {
     for (int i = 0; i < r->n_known; i++)
@@ -38,7 +41,8 @@ static bool mark_known(const ay_reader *r, ay_val v, bool *needed) {
 static ay_val input_const(ay_reader *r, ay_graph *g, const ay_node *node) {
     const ay_tensor *t = known_input(r, node->name);
     int64_t count = ay_type_count(&node->type);
-    if (ay_type_count(&t->type) != count) return ay_graph_fail(g, ALLOY_E_MISMATCH, "input %s is given with another shape", node->name);
+    if (ay_type_count(&t->type) != count)
+        return ay_graph_fail(g, ALLOY_E_MISMATCH, "input %s is given with another shape", node->name);
     if (t->type.dtype == node->type.dtype) return ay_const_data(g, node->type, t->data);
     float *f = ay_alloc(g->arena, (size_t)count * sizeof *f + 1);
     void *c = ay_alloc(g->arena, ay_dtype_bytes(node->type.dtype, count) + 1);
@@ -84,7 +88,7 @@ static bool node_known(ay_mop *o, ay_val v, const float **numbers, int64_t *coun
         void *raw = ay_mmake(o, *count, t->dtype);
         float *f = raw ? ay_mmake(o, *count, AY_F32) : NULL;
         if (!f) ok = false;
-        else if (eval_known(r, v, needed, map, raw)) ok = (ay_mfail(o, r->cx->code, "%s", ay_error_text(r->cx)), false);
+        else if (eval_known(r, v, needed, map, raw)) ok = ay_mfalse(o, r->cx->code, "%s", ay_error_text(r->cx));
         else ay_convert_to_f32(t->dtype, raw, 0, *count, f);
         *numbers = f;
     }
@@ -105,17 +109,19 @@ bool ay_mvalue_known(ay_mop *o, ay_mvalue *v, const float **numbers, int64_t *co
     return true;
 }
 
-/* ---- finding ------------------------------------------------------------------------------------------------------------- */
+/* ---- finding ----------------------------------------------------------------------------------------------------- */
 
 static ay_mvalue *literal(ay_mop *o, const char *key, const AyMil__Value *v) {
     ay_mvalue *m = ay_alloc(o->r->g->arena, sizeof *m);
-    if (!m || !(m->name = ay_sprintf(o->r->g->arena, "%s.%s", o->name, key))) return ay_mfail(o, ALLOY_E_NOMEM, "out of memory"), NULL;
+    if (!m || !(m->name = ay_sprintf(o->r->g->arena, "%s.%s", o->name, key)))
+        return ay_mnull(o, ALLOY_E_NOMEM, "out of memory");
     return ay_mdecode(o, key, v, m) ? m : NULL;
 }
 
 static ay_mvalue *bound(ay_mop *o, const char *key, const AyMil__Binding *b) {
     if (b->binding_case == AY_MIL__BINDING__BINDING_VALUE) return literal(o, key, b->value);
-    if (b->binding_case != AY_MIL__BINDING__BINDING_NAME) return ay_mfail(o, ALLOY_E_FORMAT, "parameter %s is bound to nothing", key), NULL;
+    if (b->binding_case != AY_MIL__BINDING__BINDING_NAME)
+        return ay_mnull(o, ALLOY_E_FORMAT, "parameter %s is bound to nothing", key);
     ay_mvalue *v = ay_mfind(o->r, b->name);
     if (!v) ay_mfail(o, ALLOY_E_FORMAT, "parameter %s is \"%.100s\", which no earlier operation makes", key, b->name);
     return v;
@@ -129,7 +135,8 @@ bool ay_mhas(const ay_mop *o, const char *key) {
 ay_mvalue *ay_marg_opt(ay_mop *o, const char *key) {
     if (ay_mbad(o)) return NULL;
     const AyMil__Argument *a = ay_mil_argument(o->op, key);
-    if (a && a->n_arguments > 1) return ay_mfail(o, ALLOY_E_FORMAT, "parameter %s has %zu bindings, expected one", key, a->n_arguments), NULL;
+    if (a && a->n_arguments > 1)
+        return ay_mnull(o, ALLOY_E_FORMAT, "parameter %s has %zu bindings, expected one", key, a->n_arguments);
     if (a && a->n_arguments == 1) return bound(o, key, a->arguments[0]);
     const AyMil__Value *v = ay_mil_attribute(o->op, key);
     return v ? literal(o, key, v) : NULL;
@@ -159,7 +166,7 @@ int ay_mnodes(ay_mop *o, const char *key, ay_val **out) {
     return ay_mbad(o) ? 0 : (int)n;
 }
 
-/* ---- numbers that say how -------------------------------------------------------------------------------------------------- */
+/* ---- numbers that say how ---------------------------------------------------------------------------------------- */
 
 static int64_t raw_int(const ay_raw *raw, int64_t i) {
     const uint8_t *p = raw->data;
@@ -184,7 +191,8 @@ int ay_mints(ay_mop *o, const char *key, int64_t *out, int max) {
     if (raw) n = raw->count;
     else if (!ay_mvalue_known(o, v, &f, &n)) {
         if (!ay_mbad(o))
-            ay_mfail(o, ALLOY_E_UNSUPPORTED, "%s depends on numbers that are known only when the model runs; alloy needs static shapes", key);
+            ay_mfail(o, ALLOY_E_UNSUPPORTED,
+                     "%s depends on numbers that are known only when the model runs; alloy needs static shapes", key);
         return -1;
     }
     if (n > max) return ay_mfail(o, ALLOY_E_FORMAT, "%s has %lld numbers, expected at most %d", key, (long long)n, max), -1;
@@ -198,8 +206,8 @@ int ay_mints(ay_mop *o, const char *key, int64_t *out, int max) {
 bool ay_mints_need(ay_mop *o, const char *key, int64_t *out, int n, int max) {
     int got = ay_mints(o, key, out, max);
     if (ay_mbad(o)) return false;
-    if (got < 0) return ay_mfail(o, ALLOY_E_FORMAT, "parameter %s is missing", key), false;
-    if (n >= 0 && got != n) return ay_mfail(o, ALLOY_E_FORMAT, "%s has %d numbers, expected %d", key, got, n), false;
+    if (got < 0) return ay_mfalse(o, ALLOY_E_FORMAT, "parameter %s is missing", key);
+    if (n >= 0 && got != n) return ay_mfalse(o, ALLOY_E_FORMAT, "%s has %d numbers, expected %d", key, got, n);
     return true;
 }
 

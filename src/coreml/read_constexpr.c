@@ -17,12 +17,12 @@ static ay_val constant(ay_mop *o) {
     return AY_NO_VALUE;
 }
 
-/* ---- helpers ----------------------------------------------------------------------------------------------------------------- */
+/* ---- helpers ----------------------------------------------------------------------------------------------------- */
 
 /** Parameter `key` as plain numbers with no empty dim. */
 static const ay_raw *numbers(ay_mop *o, const char *key) {
     const ay_raw *raw = ay_mvalue_raw(o, ay_marg(o, key));
-    if (raw && raw->count < 1) return ay_mfail(o, ALLOY_E_FORMAT, "%s is empty", key), NULL;
+    if (raw && raw->count < 1) return ay_mnull(o, ALLOY_E_FORMAT, "%s is empty", key);
     return raw;
 }
 static const ay_raw *numbers_opt(ay_mop *o, const char *key) { return ay_mhas(o, key) ? numbers(o, key) : NULL; }
@@ -40,7 +40,7 @@ static bool need(ay_mop *o, const char *key, const ay_raw *raw, bool (*ok)(ay_dt
 
 static ay_weight *new_weight(ay_mop *o, ay_store store, const ay_raw *data, ay_dtype value) {
     ay_weight *w = ay_alloc(o->r->g->arena, sizeof *w);
-    if (!w) return ay_mfail(o, ALLOY_E_NOMEM, "out of memory"), NULL;
+    if (!w) return ay_mnull(o, ALLOY_E_NOMEM, "out of memory");
     w->store = store;
     w->rank = data->rank;
     memcpy(w->dim, data->dim, sizeof w->dim);
@@ -82,12 +82,14 @@ static int64_t mask_count(const void *mask, int64_t n) {
     return set;
 }
 
-/* ---- linear codes -------------------------------------------------------------------------------------------------------------- */
+/* ---- linear codes ------------------------------------------------------------------------------------------------ */
 
 /** `raw`, one number or `count` of them, as `count`; NULL after a failure. */
 static const void *repeated(ay_mop *o, const char *key, const ay_raw *raw, int64_t count) {
     if (raw->count == count) return raw->data;
-    if (raw->count != 1) return ay_mfail(o, ALLOY_E_MISMATCH, "%s has %lld numbers, expected 1 or %lld", key, (long long)raw->count, (long long)count), NULL;
+    if (raw->count != 1)
+        return ay_mnull(o, ALLOY_E_MISMATCH, "%s has %lld numbers, expected 1 or %lld", key, (long long)raw->count,
+                        (long long)count);
     void *mem = ay_mmake(o, count, raw->dtype);
     for (int64_t i = 0; mem && i < count; i++) copy_element(raw->dtype, mem, i, raw->data, 0);
     return mem;
@@ -107,7 +109,8 @@ static ay_val affine_dequantize(ay_mop *o) {
     int64_t axis = ay_mint(o, "axis");
     if (!need(o, "quantized_data", q, is_code) || !need(o, "scale", scale, is_scale) || !zero) return AY_NO_VALUE;
     if (q->rank > AY_MAX_RANK || (zero->dtype != q->dtype && !ay_dtype_is_float(zero->dtype)))
-        return ay_mfail(o, ALLOY_E_UNSUPPORTED, "data of %s and rank %d with zero points of %s", ay_dtype_name(q->dtype), q->rank, ay_dtype_name(zero->dtype));
+        return ay_mfail(o, ALLOY_E_UNSUPPORTED, "data of %s and rank %d with zero points of %s", ay_dtype_name(q->dtype),
+                        q->rank, ay_dtype_name(zero->dtype));
     int a = q->rank ? ay_maxis(o, "axis", axis, q->rank) : 0;
     bool no_zero = all_zero(zero);
     int64_t n = scale->count > 1 || (zero->count > 1 && !no_zero) ? (q->rank ? q->dim[a] : 1) : 1;
@@ -126,11 +129,12 @@ static ay_val affine_dequantize(ay_mop *o) {
 static bool check_blocks(ay_mop *o, const ay_raw *data, const ay_raw *scale, const ay_raw *offset) {
     bool ok = scale->rank == data->rank;
     for (int i = 0; ok && i < data->rank; i++) ok = data->dim[i] % scale->dim[i] == 0;
-    if (!ok) return ay_mfail(o, ALLOY_E_MISMATCH, "the shape of scale does not divide the shape of data"), false;
+    if (!ok) return ay_mfalse(o, ALLOY_E_MISMATCH, "the shape of scale does not divide the shape of data");
     for (int i = 0; offset && i < data->rank && ok; i++) ok = offset->rank == scale->rank && offset->dim[i] == scale->dim[i];
-    if (!ok) return ay_mfail(o, ALLOY_E_MISMATCH, "offset has not the shape of scale"), false;
+    if (!ok) return ay_mfalse(o, ALLOY_E_MISMATCH, "offset has not the shape of scale");
     if (offset && offset->dtype != data->dtype && !is_scale(offset->dtype))
-        return ay_mfail(o, ALLOY_E_UNSUPPORTED, "offset is of %s, data of %s", ay_dtype_name(offset->dtype), ay_dtype_name(data->dtype)), false;
+        return ay_mfalse(o, ALLOY_E_UNSUPPORTED, "offset is of %s, data of %s", ay_dtype_name(offset->dtype),
+                         ay_dtype_name(data->dtype));
     return true;
 }
 
@@ -159,7 +163,8 @@ static bool decode_blocks(ay_mop *o, const ay_raw *data, const ay_raw *scale, co
 
 static ay_val blockwise_shift_scale(ay_mop *o) {
     const ay_raw *data = numbers(o, "data"), *scale = numbers(o, "scale"), *offset = numbers_opt(o, "offset");
-    if (!data || !need(o, "scale", scale, is_scale) || (!is_scale(data->dtype) && !need(o, "data", data, is_code))) return AY_NO_VALUE;
+    if (!data || !need(o, "scale", scale, is_scale) || (!is_scale(data->dtype) && !need(o, "data", data, is_code)))
+        return AY_NO_VALUE;
     if (ay_mbad(o) || !check_blocks(o, data, scale, offset)) return AY_NO_VALUE;
     if (is_scale(data->dtype) || data->rank > AY_MAX_RANK) {
         ay_raw raw;
@@ -177,7 +182,7 @@ static ay_val blockwise_shift_scale(ay_mop *o) {
     return AY_NO_VALUE;
 }
 
-/* ---- palettes -------------------------------------------------------------------------------------------------------------------- */
+/* ---- palettes ---------------------------------------------------------------------------------------------------- */
 
 /** A palette weight over indices of the value's shape (before vectors are laid out); checks everything. */
 static ay_weight *palette(ay_mop *o, const ay_raw *indices, const ay_raw *lut, int64_t vector_axis) {
@@ -186,12 +191,16 @@ static ay_weight *palette(ay_mop *o, const ay_raw *indices, const ay_raw *lut, i
     bool ok = rank <= AY_MAX_RANK && lut->rank == rank + 2 && lut->dim[rank] == (int64_t)1 << ay_dtype_bits(indices->dtype);
     for (int i = 0; ok && i < rank; i++) ok = indices->dim[i] % lut->dim[i] == 0;
     int64_t vec = ok ? lut->dim[rank + 1] : 1, axis = vector_axis < 0 ? vector_axis + rank : vector_axis;
-    if (!ok) return ay_mfail(o, ALLOY_E_MISMATCH, "lut must be [groups.., %d, vector], groups dividing the indices' dims", 1 << ay_dtype_bits(indices->dtype)), NULL;
-    if (vec > 1 && (axis < 0 || axis >= rank)) return ay_mfail(o, ALLOY_E_MISMATCH, "vector_axis is %lld for rank %d", (long long)vector_axis, rank), NULL;
+    if (!ok)
+        return ay_mnull(o, ALLOY_E_MISMATCH, "lut must be [groups.., %d, vector], groups dividing the indices' dims",
+                        1 << ay_dtype_bits(indices->dtype));
+    if (vec > 1 && (axis < 0 || axis >= rank))
+        return ay_mnull(o, ALLOY_E_MISMATCH, "vector_axis is %lld for rank %d", (long long)vector_axis, rank);
     ay_weight *w = new_weight(o, AY_STORE_LUT, indices, lut->dtype);
     if (!w) return NULL;
     w->vector_axis = vec > 1 ? (int)axis : 0;
-    if (vec > 1 && __builtin_mul_overflow(w->dim[axis], vec, &w->dim[axis])) return ay_mfail(o, ALLOY_E_FORMAT, "too large"), NULL;
+    if (vec > 1 && __builtin_mul_overflow(w->dim[axis], vec, &w->dim[axis]))
+        return ay_mnull(o, ALLOY_E_FORMAT, "too large");
     memcpy(w->lut_dim, lut->dim, sizeof w->lut_dim);
     w->lut_dtype = lut->dtype;
     w->lut = lut->data;
@@ -201,12 +210,12 @@ static ay_weight *palette(ay_mop *o, const ay_raw *indices, const ay_raw *lut, i
 /** The `shape` of the iOS16 forms: what the packed vector unpacks to. */
 static bool packed_shape(ay_mop *o, ay_raw *raw) {
     int n = ay_mints(o, "shape", raw->dim, AY_MAX_RANK);
-    if (ay_mbad(o) || n < 0) return ay_mfail(o, ALLOY_E_FORMAT, "shape is missing"), false;
+    if (ay_mbad(o) || n < 0) return ay_mfalse(o, ALLOY_E_FORMAT, "shape is missing");
     raw->rank = n;
     raw->count = 1;
     for (int i = 0; i < n; i++)
         if (raw->dim[i] < 1 || __builtin_mul_overflow(raw->count, raw->dim[i], &raw->count) || raw->count > (int64_t)1 << 40)
-            return ay_mfail(o, ALLOY_E_FORMAT, "shape holds %lld", (long long)raw->dim[i]), false;
+            return ay_mfalse(o, ALLOY_E_FORMAT, "shape holds %lld", (long long)raw->dim[i]);
     return true;
 }
 
@@ -217,12 +226,14 @@ static ay_val lut_to_dense_packed(ay_mop *o) {
     if (!packed || !entries || !packed_shape(o, &indices)) return AY_NO_VALUE;
     int bits = 0;
     while (bits < 8 && (int64_t)1 << bits < entries->count) bits++;
-    if ((int64_t)1 << bits != entries->count || !by_bits[bits]) return ay_mfail(o, ALLOY_E_UNSUPPORTED, "a lut of %lld entries", (long long)entries->count);
+    if ((int64_t)1 << bits != entries->count || !by_bits[bits])
+        return ay_mfail(o, ALLOY_E_UNSUPPORTED, "a lut of %lld entries", (long long)entries->count);
     indices.dtype = by_bits[bits];
     indices.data = packed->data;
     if (packed->dtype != AY_U8 || (size_t)packed->count != ay_dtype_bytes(indices.dtype, indices.count))
-        return ay_mfail(o, ALLOY_E_MISMATCH, "indices has %lld bytes, %lld indices of %d bits need %zu", (long long)packed->count, (long long)indices.count,
-                        bits, ay_dtype_bytes(indices.dtype, indices.count));
+        return ay_mfail(o, ALLOY_E_MISMATCH, "indices has %lld bytes, %lld indices of %d bits need %zu",
+                        (long long)packed->count, (long long)indices.count, bits,
+                        ay_dtype_bytes(indices.dtype, indices.count));
     ay_raw lut = *entries;
     lut.rank = indices.rank + 2;
     for (int i = 0; i < indices.rank; i++) lut.dim[i] = 1;
@@ -241,7 +252,7 @@ static ay_val lut_to_dense(ay_mop *o) {
     return AY_NO_VALUE;
 }
 
-/* ---- sparse ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- sparse ------------------------------------------------------------------------------------------------------ */
 
 /** Nonzero values laid out where the mask has its bits. `mem` is zeroed and large enough. */
 static void scatter(const ay_raw *nonzero, const void *mask, int64_t count, void *mem) {
@@ -252,7 +263,8 @@ static void scatter(const ay_raw *nonzero, const void *mask, int64_t count, void
 static bool check_sparse(ay_mop *o, const ay_raw *nonzero, const void *mask, int64_t count) {
     int64_t set = mask_count(mask, count);
     if (nonzero->rank == 1 && nonzero->count == set) return true;
-    return ay_mfail(o, ALLOY_E_MISMATCH, "the mask has %lld bits set, but there are %lld values", (long long)set, (long long)nonzero->count), false;
+    return ay_mfalse(o, ALLOY_E_MISMATCH, "the mask has %lld bits set, but there are %lld values", (long long)set,
+                     (long long)nonzero->count);
 }
 
 static ay_val sparse_to_dense(ay_mop *o) {
@@ -262,9 +274,11 @@ static ay_val sparse_to_dense(ay_mop *o) {
     if (ay_mhas(o, "shape")) {
         if (!packed_shape(o, &dense)) return AY_NO_VALUE;
         if (mask->dtype != AY_U8 || (size_t)mask->count != ay_dtype_bytes(AY_U1, dense.count))
-            return ay_mfail(o, ALLOY_E_MISMATCH, "mask has %lld bytes for %lld values", (long long)mask->count, (long long)dense.count);
+            return ay_mfail(o, ALLOY_E_MISMATCH, "mask has %lld bytes for %lld values", (long long)mask->count,
+                            (long long)dense.count);
     } else {
-        if (mask->dtype != AY_U1) return ay_mfail(o, ALLOY_E_UNSUPPORTED, "mask is of %s, expected uint1", ay_dtype_name(mask->dtype));
+        if (mask->dtype != AY_U1)
+            return ay_mfail(o, ALLOY_E_UNSUPPORTED, "mask is of %s, expected uint1", ay_dtype_name(mask->dtype));
         dense = *mask;
     }
     dense.dtype = nonzero->dtype;
@@ -301,14 +315,15 @@ static bool get_sparse(ay_mop *o, const char *mask_key, const char *key, const a
     *mem = NULL;
     *mask = numbers(o, mask_key);
     const ay_raw *nonzero = numbers(o, key);
-    if (o->n_out != 2) return ay_mfail(o, ALLOY_E_FORMAT, "it has %d outputs, expected 2", o->n_out), false;
+    if (o->n_out != 2) return ay_mfalse(o, ALLOY_E_FORMAT, "it has %d outputs, expected 2", o->n_out);
     if (!*mask || !nonzero) return false;
-    if ((*mask)->dtype != AY_U1) return ay_mfail(o, ALLOY_E_UNSUPPORTED, "%s is of %s, expected uint1", mask_key, ay_dtype_name((*mask)->dtype)), false;
+    if ((*mask)->dtype != AY_U1)
+        return ay_mfalse(o, ALLOY_E_UNSUPPORTED, "%s is of %s, expected uint1", mask_key, ay_dtype_name((*mask)->dtype));
     if (!check_sparse(o, nonzero, (*mask)->data, (*mask)->count)) return false;
     *dense = **mask;
     dense->dtype = nonzero->dtype;
     *mem = calloc(1, ay_dtype_bytes(dense->dtype, dense->count));
-    if (!*mem) return ay_mfail(o, ALLOY_E_NOMEM, "out of memory"), false;
+    if (!*mem) return ay_mfalse(o, ALLOY_E_NOMEM, "out of memory");
     scatter(nonzero, (*mask)->data, dense->count, *mem);
     dense->data = *mem;
     return true;
@@ -320,7 +335,7 @@ static ay_val sparse_blockwise_shift_scale(ay_mop *o) {
     void *mem;
     bool ok = get_sparse(o, "data_mask", "nonzero_data", &mask, &dense, &mem) && need(o, "scale", scale, is_scale);
     ok = ok && (is_scale(dense.dtype) || need(o, "nonzero_data", &dense, is_code)) && check_blocks(o, &dense, scale, offset);
-    if (ok && dense.rank > AY_MAX_RANK) ok = (ay_mfail(o, ALLOY_E_UNSUPPORTED, "rank %d", dense.rank), false);
+    if (ok && dense.rank > AY_MAX_RANK) ok = ay_mfalse(o, ALLOY_E_UNSUPPORTED, "rank %d", dense.rank);
     if (ok && decode_blocks(o, &dense, scale, offset, &out)) {
         ay_type t = {.dtype = out.dtype, .rank = out.rank};
         memcpy(t.dim, out.dim, sizeof t.dim);
@@ -366,7 +381,8 @@ static ay_val constexpr_cast(ay_mop *o) {
     const char *to = ay_mstring_or(o, "output_dtype", NULL);
     if (ay_mbad(o) || !x) return AY_NO_VALUE;
     if (strcmp(to, "fp32") || !is_scale(x->dtype) || x->rank > AY_MAX_RANK)
-        return ay_mfail(o, ALLOY_E_UNSUPPORTED, "from %s to \"%.40s\"; only float16 to fp32 is known", ay_dtype_name(x->dtype), to);
+        return ay_mfail(o, ALLOY_E_UNSUPPORTED, "from %s to \"%.40s\"; only float16 to fp32 is known",
+                        ay_dtype_name(x->dtype), to);
     set_weight(o, new_weight(o, AY_STORE_PLAIN, x, AY_F32));
     return AY_NO_VALUE;
 }

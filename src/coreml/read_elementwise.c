@@ -13,8 +13,12 @@
 static ay_val scalar_like(ay_mop *o, ay_val x, double v) {
     return x == AY_NO_VALUE ? AY_NO_VALUE : ay_mscalar(o, ay_mtype(o, x)->dtype, v);
 }
-static ay_val add_number(ay_mop *o, ay_val x, double v) { return v == 0 ? x : ay_binary(G, AY_OP_ADD, x, scalar_like(o, x, v)); }
-static ay_val mul_number(ay_mop *o, ay_val x, double v) { return v == 1 ? x : ay_binary(G, AY_OP_MUL, x, scalar_like(o, x, v)); }
+static ay_val add_number(ay_mop *o, ay_val x, double v) {
+    return v == 0 ? x : ay_binary(G, AY_OP_ADD, x, scalar_like(o, x, v));
+}
+static ay_val mul_number(ay_mop *o, ay_val x, double v) {
+    return v == 1 ? x : ay_binary(G, AY_OP_MUL, x, scalar_like(o, x, v));
+}
 static ay_val at_least(ay_mop *o, ay_val x, double v) { return ay_binary(G, AY_OP_MAX, x, scalar_like(o, x, v)); }
 static ay_val at_most(ay_mop *o, ay_val x, double v) { return ay_binary(G, AY_OP_MIN, x, scalar_like(o, x, v)); }
 
@@ -174,7 +178,7 @@ static ay_val identity(ay_mop *o) {
     return AY_NO_VALUE;
 }
 
-/* ---- quantize and dequantize of activations ----------------------------------------------------------------------------- */
+/* ---- quantize and dequantize of activations ---------------------------------------------------------------------- */
 
 /* scale or zero point as something that broadcasts with x: a number, or a vector along `axis` */
 static ay_val broadcastable(ay_mop *o, ay_val v, ay_val x) {
@@ -184,7 +188,8 @@ static ay_val broadcastable(ay_mop *o, ay_val v, ay_val x) {
     int axis = ay_maxis(o, "axis", ay_mint(o, "axis"), xt->rank);
     if (ay_mbad(o)) return AY_NO_VALUE;
     if (t->rank != 1 || t->dim[0] != xt->dim[axis])
-        return ay_mfail(o, ALLOY_E_MISMATCH, "scale and zero_point must be numbers or vectors of length %lld", (long long)xt->dim[axis]);
+        return ay_mfail(o, ALLOY_E_MISMATCH, "scale and zero_point must be numbers or vectors of length %lld",
+                        (long long)xt->dim[axis]);
     return ay_malong(o, v, axis, xt->rank);
 }
 
@@ -194,7 +199,8 @@ static ay_val quantize(ay_mop *o) {
     const char *name = ay_mstring_or(o, "output_dtype", NULL);
     const ay_mil_dtype *row = ay_mil_by_name(name);
     if (ay_mbad(o)) return AY_NO_VALUE;
-    if (!row || (row->dtype != AY_I8 && row->dtype != AY_U8)) return ay_mfail(o, ALLOY_E_UNSUPPORTED, "output_dtype is \"%.40s\"", name);
+    if (!row || (row->dtype != AY_I8 && row->dtype != AY_U8))
+        return ay_mfail(o, ALLOY_E_UNSUPPORTED, "output_dtype is \"%.40s\"", name);
     ay_dtype t = ay_mtype(o, x)->dtype;
     ay_val q = ay_unary(G, AY_OP_ROUND, ay_div(G, x, ay_cast(G, scale, t)));
     if (zero != AY_NO_VALUE) q = ay_add(G, q, ay_cast(G, zero, t));

@@ -47,7 +47,8 @@ static ay_val gather_nd(ay_mop *o) {
     const ay_type t = *ay_mtype(o, x), it = *ay_mtype(o, at);
     int64_t k = it.rank ? it.dim[it.rank - 1] : 0;
     if (k < 1 || batch < 0 || batch >= it.rank || batch + k > t.rank)
-        return ay_mfail(o, ALLOY_E_MISMATCH, "%lld indices and %lld batch dims do not fit x of rank %d", (long long)k, (long long)batch, t.rank);
+        return ay_mfail(o, ALLOY_E_MISMATCH, "%lld indices and %lld batch dims do not fit x of rank %d", (long long)k,
+                        (long long)batch, t.rank);
     at = ay_cast(G, at, AY_I32);
     int b = (int)batch, n = (int)k;
     int64_t dim[AY_MAX_RANK], stride = 1;
@@ -75,7 +76,9 @@ static ay_val sliding_windows(ay_mop *o) {
     int axis = ay_maxis(o, "axis", ay_mint(o, "axis"), ay_mtype(o, x)->rank);
     int64_t d = ay_dim(G, x, axis);
     if (ay_mbad(o)) return AY_NO_VALUE;
-    if (size < 1 || stride < 1 || size > d) return ay_mfail(o, ALLOY_E_MISMATCH, "size %lld and stride %lld for a dim of %lld", (long long)size, (long long)stride, (long long)d);
+    if (size < 1 || stride < 1 || size > d)
+        return ay_mfail(o, ALLOY_E_MISMATCH, "size %lld and stride %lld for a dim of %lld", (long long)size,
+                        (long long)stride, (long long)d);
     int64_t n = (d - size) / stride + 1;
     int32_t *v = ay_mmake(o, n * size, AY_I32);
     if (!v) return AY_NO_VALUE;

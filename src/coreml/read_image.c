@@ -11,7 +11,7 @@
 
 #define G (o->r->g)
 
-/* ---- blocks ------------------------------------------------------------------------------------------------------------------ */
+/* ---- blocks ------------------------------------------------------------------------------------------------------ */
 
 enum { SHUFFLE, UNSHUFFLE, TO_DEPTH, TO_SPACE };
 
@@ -28,10 +28,13 @@ static ay_val blocks(ay_mop *o) {
     int64_t f = ay_mint(o, keys[form]);
     if (ay_mbad(o)) return AY_NO_VALUE;
     const ay_type t = *ay_mtype(o, x);
-    if (t.rank != 4 || f < 1 || f > 65536) return ay_mfail(o, ALLOY_E_MISMATCH, "x of rank %d by %lld; rank 4 is needed", t.rank, (long long)f);
+    if (t.rank != 4 || f < 1 || f > 65536)
+        return ay_mfail(o, ALLOY_E_MISMATCH, "x of rank %d by %lld; rank 4 is needed", t.rank, (long long)f);
     int64_t n = t.dim[0], c = t.dim[1], h = t.dim[2], w = t.dim[3], ff = f * f;
     bool up = form == SHUFFLE || form == TO_SPACE;
-    if (up ? c % ff : h % f || w % f) return ay_mfail(o, ALLOY_E_MISMATCH, "[%lld, %lld, %lld, %lld] cannot be cut by %lld", (long long)n, (long long)c, (long long)h, (long long)w, (long long)f);
+    if (up ? c % ff : h % f || w % f)
+        return ay_mfail(o, ALLOY_E_MISMATCH, "[%lld, %lld, %lld, %lld] cannot be cut by %lld", (long long)n, (long long)c,
+                        (long long)h, (long long)w, (long long)f);
     ay_val y = form == SHUFFLE    ? ay_reshape(G, x, 6, n, c / ff, f, f, h, w)
                : form == TO_SPACE ? ay_reshape(G, x, 6, n, f, f, c / ff, h, w)
                                   : ay_reshape(G, x, 6, n, c, h / f, f, w / f, f);
@@ -41,10 +44,11 @@ static ay_val blocks(ay_mop *o) {
     return up ? ay_reshape(G, y, 4, n, c / ff, h * f, w * f) : ay_reshape(G, y, 4, n, c * ff, h / f, w / f);
 }
 
-/* ---- resizing ------------------------------------------------------------------------------------------------------------------ */
+/* ---- resizing ---------------------------------------------------------------------------------------------------- */
 
 typedef enum grid { GRID_STRICT, GRID_ALIGN, GRID_DEFAULT, GRID_OFFSET, GRID_UNALIGN } grid;
-static const char *const grid_names[] = {"STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "DEFAULT", "OFFSET_CORNERS", "UNALIGN_CORNERS"};
+static const char *const grid_names[] = {"STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "DEFAULT", "OFFSET_CORNERS",
+                                         "UNALIGN_CORNERS"};
 
 /** Where output i of `out` lies between the inputs 0 .. in - 1. */
 static double grid_point(grid m, int64_t i, int64_t in, int64_t out) {
@@ -73,7 +77,8 @@ static ay_val resize_axis(ay_mop *o, ay_val x, int axis, int64_t out, bool linea
     const ay_type t = *ay_mtype(o, x);
     int64_t in = t.dim[axis];
     if (in == out && m != GRID_OFFSET) return x; /* the other grids then meet the input's */
-    if (out < 1 || out > INT32_MAX || in > INT32_MAX) return ay_mfail(o, ALLOY_E_UNSUPPORTED, "from %lld to %lld", (long long)in, (long long)out);
+    if (out < 1 || out > INT32_MAX || in > INT32_MAX)
+        return ay_mfail(o, ALLOY_E_UNSUPPORTED, "from %lld to %lld", (long long)in, (long long)out);
     int32_t *lo = ay_mmake(o, out, AY_I32), *hi = ay_mmake(o, out, AY_I32);
     float *way = ay_mmake(o, out, AY_F32);
     if (!lo || !hi || !way) return AY_NO_VALUE;
@@ -99,7 +104,8 @@ static ay_val resized(ay_mop *o, ay_val x, int n, const int64_t *out, bool linea
     int64_t h = n == 2 ? t.dim[t.rank - 2] : 1, w = n == 2 ? t.dim[t.rank - 1] : 1;
     bool whole = n == 2 && ay_dtype_is_float(t.dtype) && out[0] > 0 && out[1] > 0 && out[0] % h == 0 && out[1] % w == 0;
     if (n == 2 && out[0] == h && out[1] == w && m != GRID_OFFSET) return x;
-    bool grids = linear ? m == GRID_STRICT || m == GRID_DEFAULT || m == GRID_UNALIGN : m == GRID_DEFAULT || m == GRID_UNALIGN;
+    bool grids =
+        linear ? m == GRID_STRICT || m == GRID_DEFAULT || m == GRID_UNALIGN : m == GRID_DEFAULT || m == GRID_UNALIGN;
     if (whole && grids && out[0] / h <= 4096 && out[1] / w <= 4096) {
         ay_attr at = {0};
         at.upsample.fh = out[0] / h;
@@ -155,8 +161,11 @@ static ay_val resize(ay_mop *o) {
     if (ay_mbad(o)) return AY_NO_VALUE;
     const ay_type t = *ay_mtype(o, x);
     bool linear = strcmp(mode, "LINEAR") == 0;
-    if (!linear && strcmp(mode, "NEAREST_NEIGHBOR")) return ay_mfail(o, ALLOY_E_UNSUPPORTED, "interpolation_mode is \"%.40s\"", mode);
-    if (dims < 0 || dims > n || dims > t.rank) return ay_mfail(o, ALLOY_E_FORMAT, "resized_dims is %lld, shape has %d numbers, x rank %d", (long long)dims, n, t.rank);
+    if (!linear && strcmp(mode, "NEAREST_NEIGHBOR"))
+        return ay_mfail(o, ALLOY_E_UNSUPPORTED, "interpolation_mode is \"%.40s\"", mode);
+    if (dims < 0 || dims > n || dims > t.rank)
+        return ay_mfail(o, ALLOY_E_FORMAT, "resized_dims is %lld, shape has %d numbers, x rank %d", (long long)dims, n,
+                        t.rank);
     int64_t *out = shape + (n - dims);
     for (int i = 0; i < dims; i++)
         if (out[i] == 0) out[i] = t.dim[t.rank - dims + i];

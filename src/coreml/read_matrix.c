@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Reading products and windows: linear, matmul, einsum, attention, convolutions, pooling.
- * Padding and output sizes: coremltools' mil/ops/defs/_utils.py (aggregated_pad, spatial_dimensions_out_shape), conv.py, pool.py.
+ * Padding and output sizes: coremltools' mil/ops/defs/_utils.py (aggregated_pad and others), conv.py, pool.py.
  */
 #include "coreml/read.h"
 
@@ -47,7 +47,7 @@ static ay_val matmul(ay_mop *o) {
     return ay_reshape_to(G, z, t.rank, t.dim);
 }
 
-/* ---- einsum --------------------------------------------------------------------------------------------------------------- */
+/* ---- einsum ------------------------------------------------------------------------------------------------------ */
 
 /** Labels of one operand: their number, and where each letter stands (-1: nowhere). */
 typedef struct labels { int n; int at[128]; char label[AY_MAX_RANK]; } labels;
@@ -105,7 +105,8 @@ static ay_val as_matrices(ay_mop *o, ay_val x, const labels *l, const char *shar
     if (ay_mbad(o)) return AY_NO_VALUE;
     const ay_type t = *ay_mtype(o, x);
     int batch = (int)strlen(shared);
-    if (batch + 2 > AY_MAX_RANK) return ay_mfail(o, ALLOY_E_UNSUPPORTED, "%d shared dims, at most %d are supported", batch, AY_MAX_RANK - 2);
+    if (batch + 2 > AY_MAX_RANK)
+        return ay_mfail(o, ALLOY_E_UNSUPPORTED, "%d shared dims, at most %d are supported", batch, AY_MAX_RANK - 2);
     for (const char *c = shared; *c; c++) dim[n] = t.dim[l->at[(int)*c]], perm[n++] = l->at[(int)*c];
     for (const char *c = rows; *c; c++) groups[0] *= t.dim[l->at[(int)*c]], perm[n++] = l->at[(int)*c];
     for (const char *c = inner; *c; c++) groups[1] *= t.dim[l->at[(int)*c]], perm[n++] = l->at[(int)*c];
@@ -115,9 +116,11 @@ static ay_val as_matrices(ay_mop *o, ay_val x, const labels *l, const char *shar
 }
 
 /** Dims of the letters in `group` from whichever operand has them larger (a dim of 1 broadcasts). */
-static void group_dims(const char *group, const labels *a, const ay_type *at, const labels *b, const ay_type *bt, labels *order, int64_t *dim) {
+static void group_dims(const char *group, const labels *a, const ay_type *at, const labels *b, const ay_type *bt,
+                       labels *order, int64_t *dim) {
     for (const char *c = group; *c; c++) {
-        int64_t da = a->at[(int)*c] >= 0 ? at->dim[a->at[(int)*c]] : 1, db = b->at[(int)*c] >= 0 ? bt->dim[b->at[(int)*c]] : 1;
+        int64_t da = a->at[(int)*c] >= 0 ? at->dim[a->at[(int)*c]] : 1,
+                db = b->at[(int)*c] >= 0 ? bt->dim[b->at[(int)*c]] : 1;
         dim[order->n] = ay_max_i64(da, db);
         order->at[(int)*c] = order->n;
         order->label[order->n++] = *c;
@@ -133,7 +136,9 @@ static ay_val einsum(ay_mop *o) {
     const char *s = read_labels(eq, &a);
     s = s && *s == ',' ? read_labels(s + 1, &b) : NULL;
     s = s && s[0] == '-' && s[1] == '>' ? read_labels(s + 2, &out) : NULL;
-    if (!s || *s || n != 2) return ay_mfail(o, ALLOY_E_UNSUPPORTED, "equation \"%.60s\" of %d values; two are supported, without diagonals", eq, n);
+    if (!s || *s || n != 2)
+        return ay_mfail(o, ALLOY_E_UNSUPPORTED, "equation \"%.60s\" of %d values; two are supported, without diagonals",
+                        eq, n);
     if (ay_mtype(o, v[0])->rank != a.n || ay_mtype(o, v[1])->rank != b.n)
         return ay_mfail(o, ALLOY_E_MISMATCH, "equation \"%.60s\" does not have the ranks of its values", eq);
     for (int i = 0; i < out.n; i++)
@@ -154,15 +159,17 @@ static ay_val einsum(ay_mop *o) {
     int64_t dim[AY_MAX_RANK];
     int perm[AY_MAX_RANK];
     group_dims(shared, &a, &xt, &b, &yt, &order, dim);
-    if (strlen(shared) + strlen(rows) + strlen(cols) > AY_MAX_RANK) return ay_mfail(o, ALLOY_E_UNSUPPORTED, "equation \"%.60s\" has too many dims", eq);
+    if (strlen(shared) + strlen(rows) + strlen(cols) > AY_MAX_RANK)
+        return ay_mfail(o, ALLOY_E_UNSUPPORTED, "equation \"%.60s\" has too many dims", eq);
     group_dims(rows, &a, &xt, &b, &yt, &order, dim);
     group_dims(cols, &a, &xt, &b, &yt, &order, dim);
-    ay_val z = ay_matmul(G, as_matrices(o, x, &a, shared, rows, inner), as_matrices(o, y, &b, shared, inner, cols), false, false);
+    ay_val z = ay_matmul(G, as_matrices(o, x, &a, shared, rows, inner), as_matrices(o, y, &b, shared, inner, cols), false,
+                         false);
     for (int i = 0; i < out.n; i++) perm[i] = order.at[(int)out.label[i]];
     return permuted(o, shaped(o, z, order.n, dim), out.n, perm);
 }
 
-/* ---- attention -------------------------------------------------------------------------------------------------------------- */
+/* ---- attention --------------------------------------------------------------------------------------------------- */
 
 static ay_val sdpa(ay_mop *o) {
     ay_val q = ay_mnode(o, "query"), k = ay_mnode(o, "key"), v = ay_mnode(o, "value"), mask = ay_mnode_opt(o, "attn_mask");
@@ -170,7 +177,7 @@ static ay_val sdpa(ay_mop *o) {
     return ay_sdpa(G, q, k, v, mask, 1.0 / sqrt((double)ay_dim(G, q, -1)));
 }
 
-/* ---- windows ------------------------------------------------------------------------------------------------------------------ */
+/* ---- windows ----------------------------------------------------------------------------------------------------- */
 
 enum { LARGEST = 1 << 24 }; /* of kernel, stride, dilation, padding: keeps every product below far from overflow */
 
@@ -180,18 +187,22 @@ static bool spatial(ay_mop *o, const char *key, int n, int64_t fallback, int64_t
     if (ay_mbad(o)) return false;
     if (got < 0)
         for (int i = 0; i < n; i++) out[i] = fallback;
-    else if (got != n) return ay_mfail(o, ALLOY_E_MISMATCH, "%s has %d numbers, expected %d", key, got, n), false;
+    else if (got != n) return ay_mfalse(o, ALLOY_E_MISMATCH, "%s has %d numbers, expected %d", key, got, n);
     for (int i = 0; i < n; i++)
-        if (out[i] < least || out[i] > LARGEST) return ay_mfail(o, ALLOY_E_FORMAT, "%s holds %lld", key, (long long)out[i]), false;
+        if (out[i] < least || out[i] > LARGEST)
+            return ay_mfalse(o, ALLOY_E_FORMAT, "%s holds %lld", key, (long long)out[i]);
     return true;
 }
 
 /** Padding before and after each of `n` spatial dims `in`, for effective kernels `k`. */
-static bool padding(ay_mop *o, int n, const int64_t *in, const int64_t *k, const int64_t *stride, int64_t *before, int64_t *after) {
+static bool padding(ay_mop *o, int n, const int64_t *in, const int64_t *k, const int64_t *stride, int64_t *before,
+                    int64_t *after) {
     const char *type = ay_mstring_or(o, "pad_type", "valid");
     int64_t pad[6] = {0};
-    bool lower = strcmp(type, "same_lower") == 0, same = lower || strcmp(type, "same") == 0, custom = strcmp(type, "custom") == 0;
-    if (!same && !custom && strcmp(type, "valid") != 0) return ay_mfail(o, ALLOY_E_UNSUPPORTED, "pad_type is \"%.40s\"", type), false;
+    bool lower = strcmp(type, "same_lower") == 0, same = lower || strcmp(type, "same") == 0,
+         custom = strcmp(type, "custom") == 0;
+    if (!same && !custom && strcmp(type, "valid") != 0)
+        return ay_mfalse(o, ALLOY_E_UNSUPPORTED, "pad_type is \"%.40s\"", type);
     if (custom && !spatial(o, "pad", 2 * n, 0, 0, pad)) return false;
     for (int i = 0; i < n; i++) {
         if (same) {
@@ -216,11 +227,13 @@ static int spatial_rank(ay_mop *o, ay_val x) {
 
 /** Strides, dilations, groups and the kernel's reach (dilated). */
 static bool conv_common(ay_mop *o, const ay_type *wt, int n, ay_attr *at, int64_t *reach) {
-    if (wt->rank != n + 2) return ay_mfail(o, ALLOY_E_MISMATCH, "weight has rank %d, expected %d", wt->rank, n + 2), false;
-    if (!spatial(o, "strides", n, 1, 1, at->conv.stride) || !spatial(o, "dilations", n, 1, 1, at->conv.dilation)) return false;
+    if (wt->rank != n + 2) return ay_mfalse(o, ALLOY_E_MISMATCH, "weight has rank %d, expected %d", wt->rank, n + 2);
+    if (!spatial(o, "strides", n, 1, 1, at->conv.stride) || !spatial(o, "dilations", n, 1, 1, at->conv.dilation))
+        return false;
     at->conv.groups = ay_mint_or(o, "groups", 1);
     for (int i = 0; i < n; i++) {
-        if (wt->dim[2 + i] > LARGEST) return ay_mfail(o, ALLOY_E_FORMAT, "the kernel has %lld rows", (long long)wt->dim[2 + i]), false;
+        if (wt->dim[2 + i] > LARGEST)
+            return ay_mfalse(o, ALLOY_E_FORMAT, "the kernel has %lld rows", (long long)wt->dim[2 + i]);
         reach[i] = (wt->dim[2 + i] - 1) * at->conv.dilation[i] + 1;
     }
     return !ay_mbad(o);
@@ -250,13 +263,15 @@ static ay_val conv_transpose(ay_mop *o) {
     if (!conv_common(o, &wt, n, &at, reach)) return AY_NO_VALUE;
     const char *type = ay_mstring_or(o, "pad_type", "valid");
     bool same = strcmp(type, "same") == 0, custom = strcmp(type, "custom") == 0, given = ay_mhas(o, "output_shape");
-    if (!same && !custom && strcmp(type, "valid") != 0) return ay_mfail(o, ALLOY_E_UNSUPPORTED, "pad_type is \"%.40s\"", type);
+    if (!same && !custom && strcmp(type, "valid") != 0)
+        return ay_mfail(o, ALLOY_E_UNSUPPORTED, "pad_type is \"%.40s\"", type);
     if (custom && !spatial(o, "pad", 2 * n, 0, 0, pad)) return AY_NO_VALUE;
     if (given && !ay_mints_need(o, "output_shape", out, n + 2, 5)) return AY_NO_VALUE;
     for (int i = 0; i < n; i++) {
         int64_t full = (xt.dim[2 + i] - 1) * at.conv.stride[i] + reach[i];
         int64_t size = given ? out[2 + i] : same ? xt.dim[2 + i] * at.conv.stride[i] : full - pad[2 * i] - pad[2 * i + 1];
-        if (size < 1 || size > full + LARGEST) return ay_mfail(o, ALLOY_E_MISMATCH, "the output has %lld rows in spatial dim %d", (long long)size, i);
+        if (size < 1 || size > full + LARGEST)
+            return ay_mfail(o, ALLOY_E_MISMATCH, "the output has %lld rows in spatial dim %d", (long long)size, i);
         at.conv.before[i] = same ? ay_max_i64(0, full - size) / 2 : pad[2 * i];
         at.conv.after[i] = full - size - at.conv.before[i];
     }
@@ -279,10 +294,12 @@ static ay_val pool(ay_mop *o) {
     bool extra = false;
     if (!n) return AY_NO_VALUE;
     const ay_type t = *ay_mtype(o, x);
-    if (!spatial(o, "kernel_sizes", n, 0, 1, at.pool.kernel) || !spatial(o, "strides", n, 1, 1, at.pool.stride)) return AY_NO_VALUE;
+    if (!spatial(o, "kernel_sizes", n, 0, 1, at.pool.kernel) || !spatial(o, "strides", n, 1, 1, at.pool.stride))
+        return AY_NO_VALUE;
     if (!padding(o, n, t.dim + 2, at.pool.kernel, at.pool.stride, at.pool.before, at.pool.after)) return AY_NO_VALUE;
     at.pool.average = form != POOL_MAX;
-    at.pool.count_padding = form == POOL_L2 || (form == POOL_AVERAGE && !ay_mbool_or(o, "exclude_padding_from_average", false));
+    at.pool.count_padding =
+        form == POOL_L2 || (form == POOL_AVERAGE && !ay_mbool_or(o, "exclude_padding_from_average", false));
     bool ceil_mode = ay_mbool_or(o, "ceil_mode", false);
     for (int i = 0; i < n && ceil_mode; i++) {
         grow.pad.before[2 + i] = at.pool.before[i];
@@ -294,7 +311,8 @@ static ay_val pool(ay_mop *o) {
     double area = 1;
     for (int i = 0; i < n; i++) area *= (double)at.pool.kernel[i];
     if (form == POOL_L2) x = ay_mul(G, x, x);
-    if (extra && form == POOL_AVERAGE && at.pool.count_padding) { /* given padding counts, what ceil_mode adds does not: so pad first */
+    if (extra && form == POOL_AVERAGE &&
+        at.pool.count_padding) { /* given padding counts, what ceil_mode adds does not: so pad first */
         x = ay_node_add(G, AY_OP_PAD, &x, 1, &grow, NULL);
         for (int i = 0; i < n; i++) at.pool.after[i] -= grow.pad.after[2 + i], at.pool.before[i] = 0;
         at.pool.count_padding = false;

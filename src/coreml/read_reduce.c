@@ -10,7 +10,7 @@
 
 #define G (o->r->g)
 
-/* ---- reductions ----------------------------------------------------------------------------------------------------------- */
+/* ---- reductions -------------------------------------------------------------------------------------------------- */
 
 typedef struct span { int n, axes[AY_MAX_RANK]; int64_t count; } span;
 
@@ -102,7 +102,7 @@ static ay_val reduce_arg(ay_mop *o) {
     return ay_cast(G, y, index_dtype(o, "output_dtype"));
 }
 
-/* ---- softmax and normalisations ----------------------------------------------------------------------------------------- */
+/* ---- softmax and normalisations ---------------------------------------------------------------------------------- */
 
 static ay_val softmax(ay_mop *o) {
     ay_val x = ay_mnode(o, "x");
@@ -151,8 +151,10 @@ static const float *channel_numbers(ay_mop *o, const char *key, int64_t channels
     const float *f = NULL;
     int64_t n = 0;
     if (!v) return NULL;
-    if (!ay_mvalue_known(o, v, &f, &n)) return ay_mfail(o, ALLOY_E_UNSUPPORTED, "%s must be a constant", key), NULL;
-    if (n != channels) return ay_mfail(o, ALLOY_E_MISMATCH, "%s has %lld numbers for %lld channels", key, (long long)n, (long long)channels), NULL;
+    if (!ay_mvalue_known(o, v, &f, &n)) return ay_mnull(o, ALLOY_E_UNSUPPORTED, "%s must be a constant", key);
+    if (n != channels)
+        return ay_mnull(o, ALLOY_E_MISMATCH, "%s has %lld numbers for %lld channels", key, (long long)n,
+                        (long long)channels);
     return f;
 }
 
@@ -197,7 +199,8 @@ static ay_val local_response_norm(ay_mop *o) {
     double alpha = ay_mfloat_or(o, "alpha", 1e-4), beta = ay_mfloat_or(o, "beta", 0.75), k = ay_mfloat_or(o, "k", 1);
     if (ay_mbad(o)) return AY_NO_VALUE;
     const ay_type t = *ay_mtype(o, x);
-    if (t.rank < 3 || t.rank > 4 || size < 1 || size > 65536) return ay_mfail(o, ALLOY_E_UNSUPPORTED, "rank %d, size %lld", t.rank, (long long)size);
+    if (t.rank < 3 || t.rank > 4 || size < 1 || size > 65536)
+        return ay_mfail(o, ALLOY_E_UNSUPPORTED, "rank %d, size %lld", t.rank, (long long)size);
     int64_t rest = 1, flat[3];
     for (int i = 2; i < t.rank; i++) rest *= t.dim[i];
     ay_attr at = {0};
@@ -213,7 +216,7 @@ static ay_val local_response_norm(ay_mop *o) {
     return ay_div(G, x, den);
 }
 
-/* ---- along one axis ------------------------------------------------------------------------------------------------------------ */
+/* ---- along one axis ---------------------------------------------------------------------------------------------- */
 
 static ay_val cumsum(ay_mop *o) {
     ay_val x = ay_mnode(o, "x");

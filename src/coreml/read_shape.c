@@ -10,7 +10,7 @@
 
 #define G (o->r->g)
 
-/* ---- shapes --------------------------------------------------------------------------------------------------------------- */
+/* ---- shapes ------------------------------------------------------------------------------------------------------ */
 
 /* 0 takes the dim of x: at the same place before iOS17, counted from the right since then (1 where x has none) */
 static ay_val reshape(ay_mop *o) {
@@ -22,7 +22,8 @@ static ay_val reshape(ay_mop *o) {
     const ay_type t = *ay_mtype(o, x);
     for (int i = 0; i < n; i++) {
         int from = o->r->opset >= 7 ? t.rank - n + i : i;
-        if (dim[i] == 0 && o->r->opset < 7 && n != t.rank) return ay_mfail(o, ALLOY_E_FORMAT, "shape holds 0 but has not x's rank");
+        if (dim[i] == 0 && o->r->opset < 7 && n != t.rank)
+            return ay_mfail(o, ALLOY_E_FORMAT, "shape holds 0 but has not x's rank");
         if (dim[i] == 0) dim[i] = from >= 0 ? t.dim[from] : 1;
     }
     return ay_reshape_to(G, x, n, dim);
@@ -45,7 +46,8 @@ static ay_val expand_dims(ay_mop *o) {
     int n = ay_mints(o, "axes", axes, AY_MAX_RANK);
     if (ay_mbad(o)) return AY_NO_VALUE;
     const ay_type t = *ay_mtype(o, x);
-    if (n < 0 || t.rank + n > AY_MAX_RANK) return ay_mfail(o, ALLOY_E_UNSUPPORTED, "%d axes for a value of rank %d", n, t.rank);
+    if (n < 0 || t.rank + n > AY_MAX_RANK)
+        return ay_mfail(o, ALLOY_E_UNSUPPORTED, "%d axes for a value of rank %d", n, t.rank);
     if (!ay_maxes(o, "axes", axes, n, t.rank + n)) return AY_NO_VALUE;
     for (int i = 0; i < n; i++) dim[axes[i]] = 1;
     for (int i = 0, from = 0; i < t.rank + n; i++)
@@ -74,7 +76,8 @@ static ay_val flatten2d(ay_mop *o) {
     const ay_type t = *ay_mtype(o, x);
     int64_t axis = ay_mint_or(o, "axis", 1), before = 1;
     if (axis < 0) axis += t.rank;
-    if (axis < 0 || axis > t.rank) return ay_mfail(o, ALLOY_E_FORMAT, "axis is %lld for a value of rank %d", (long long)axis, t.rank);
+    if (axis < 0 || axis > t.rank)
+        return ay_mfail(o, ALLOY_E_FORMAT, "axis is %lld for a value of rank %d", (long long)axis, t.rank);
     for (int i = 0; i < axis; i++) before *= t.dim[i];
     return ay_reshape(G, x, 2, before, -1);
 }
@@ -91,7 +94,7 @@ static ay_val shape(ay_mop *o) {
     return AY_NO_VALUE;
 }
 
-/* ---- joining and cutting ---------------------------------------------------------------------------------------------------- */
+/* ---- joining and cutting ----------------------------------------------------------------------------------------- */
 
 /** All values with a new dim of 1 at `axis`, then joined there. */
 static ay_val stacked(ay_mop *o, int n, const ay_val *v, int axis) {
@@ -141,24 +144,32 @@ static ay_val split(ay_mop *o) {
     if (ay_mbad(o)) return AY_NO_VALUE;
     if (n < 1 || parts != n || (given >= 0 && given != n))
         return ay_mfail(o, ALLOY_E_MISMATCH, "%d outputs for %lld parts", n, (long long)parts);
-    if (given < 0 && t.dim[axis] % n) return ay_mfail(o, ALLOY_E_MISMATCH, "dim %d is %lld, which %d parts do not divide", axis, (long long)t.dim[axis], n);
+    if (given < 0 && t.dim[axis] % n)
+        return ay_mfail(o, ALLOY_E_MISMATCH, "dim %d is %lld, which %d parts do not divide", axis, (long long)t.dim[axis],
+                        n);
     int64_t begin[AY_MAX_RANK] = {0}, count[AY_MAX_RANK];
     memcpy(count, t.dim, sizeof count);
     for (int i = 0; i < n; i++) {
         count[axis] = given < 0 ? t.dim[axis] / n : sizes[i];
         if (count[axis] < 1 || count[axis] > t.dim[axis] - begin[axis])
-            return ay_mfail(o, ALLOY_E_MISMATCH, "part %d has %lld of dim %d's %lld", i, (long long)count[axis], axis, (long long)t.dim[axis]);
+            return ay_mfail(o, ALLOY_E_MISMATCH, "part %d has %lld of dim %d's %lld", i, (long long)count[axis], axis,
+                            (long long)t.dim[axis]);
         o->out[i].kind = AY_M_NODE;
         o->out[i].node = ay_mslice(o, x, begin, NULL, count);
         begin[axis] += count[axis];
     }
-    if (begin[axis] != t.dim[axis]) return ay_mfail(o, ALLOY_E_MISMATCH, "split_sizes add up to %lld, dim %d is %lld", (long long)begin[axis], axis, (long long)t.dim[axis]);
+    if (begin[axis] != t.dim[axis])
+        return ay_mfail(o, ALLOY_E_MISMATCH, "split_sizes add up to %lld, dim %d is %lld", (long long)begin[axis], axis,
+                        (long long)t.dim[axis]);
     return AY_NO_VALUE;
 }
 
-/* ---- slices -------------------------------------------------------------------------------------------------------------------- */
+/* ---- slices ------------------------------------------------------------------------------------------------------ */
 
-typedef struct window { int64_t begin[AY_MAX_RANK], stride[AY_MAX_RANK], count[AY_MAX_RANK]; bool gone[AY_MAX_RANK]; } window;
+typedef struct window {
+    int64_t begin[AY_MAX_RANK], stride[AY_MAX_RANK], count[AY_MAX_RANK];
+    bool gone[AY_MAX_RANK];
+} window;
 
 static void flags(ay_mop *o, const char *key, int rank, bool *out) {
     int64_t v[AY_MAX_RANK] = {0};
@@ -171,7 +182,8 @@ static bool get_window(ay_mop *o, const ay_type *t, window *w) {
     int64_t begin[AY_MAX_RANK], end[AY_MAX_RANK];
     bool no_begin[AY_MAX_RANK], no_end[AY_MAX_RANK];
     int rank = t->rank;
-    if (!ay_mints_need(o, "begin", begin, rank, AY_MAX_RANK) || !ay_mints_need(o, "end", end, rank, AY_MAX_RANK)) return false;
+    if (!ay_mints_need(o, "begin", begin, rank, AY_MAX_RANK) || !ay_mints_need(o, "end", end, rank, AY_MAX_RANK))
+        return false;
     for (int i = 0; i < rank; i++) w->stride[i] = 1;
     if (ay_mhas(o, "stride")) ay_mints_need(o, "stride", w->stride, rank, AY_MAX_RANK);
     flags(o, "begin_mask", rank, no_begin);
@@ -181,19 +193,21 @@ static bool get_window(ay_mop *o, const ay_type *t, window *w) {
         int64_t d = t->dim[i], s = w->stride[i], b = begin[i], e = end[i];
         if (w->gone[i]) {
             if (no_begin[i]) b = 0;
-            if (b < -d || b >= d) return ay_mfail(o, ALLOY_E_MISMATCH, "begin is %lld in dim %d of %lld", (long long)b, i, (long long)d), false;
+            if (b < -d || b >= d)
+                return ay_mfalse(o, ALLOY_E_MISMATCH, "begin is %lld in dim %d of %lld", (long long)b, i, (long long)d);
             w->begin[i] = b < 0 ? b + d : b;
             w->stride[i] = w->count[i] = 1;
             continue;
         }
-        if (s == 0 || s < -INT32_MAX || s > INT32_MAX) return ay_mfail(o, ALLOY_E_FORMAT, "stride is %lld", (long long)s), false;
+        if (s == 0 || s < -INT32_MAX || s > INT32_MAX)
+            return ay_mfalse(o, ALLOY_E_FORMAT, "stride is %lld", (long long)s);
         int64_t least = s < 0 ? -1 : 0, most = s < 0 ? d - 1 : d;
         b = no_begin[i] ? (s < 0 ? d - 1 : 0) : ay_max_i64(least, ay_min_i64(most, b < 0 ? b + d : b));
         e = no_end[i] ? (s < 0 ? -1 : d) : ay_max_i64(least, ay_min_i64(most, e < 0 ? e + d : e));
         int64_t n = s > 0 ? ay_div_up(e - b, s) : ay_div_up(b - e, -s);
         if ((s > 0 ? e <= b : b <= e) || n < 1)
-            return ay_mfail(o, ALLOY_E_UNSUPPORTED, "nothing is left of dim %d (%lld) between %lld and %lld by %lld", i, (long long)d,
-                            (long long)begin[i], (long long)end[i], (long long)s), false;
+            return ay_mfalse(o, ALLOY_E_UNSUPPORTED, "nothing is left of dim %d (%lld) between %lld and %lld by %lld", i,
+                             (long long)d, (long long)begin[i], (long long)end[i], (long long)s);
         w->begin[i] = b;
         w->count[i] = n;
     }
@@ -232,14 +246,18 @@ static ay_val slice_by_size(ay_mop *o) {
         return ay_mfail(o, ALLOY_E_MISMATCH, "begin must have %d numbers", t.rank);
     for (int i = 0; i < t.rank; i++) {
         if (begin[i] < 0) begin[i] += t.dim[i];
-        if (begin[i] < 0 || begin[i] > t.dim[i]) return ay_mfail(o, ALLOY_E_MISMATCH, "begin leaves dim %d of %lld", i, (long long)t.dim[i]);
+        if (begin[i] < 0 || begin[i] > t.dim[i])
+            return ay_mfail(o, ALLOY_E_MISMATCH, "begin leaves dim %d of %lld", i, (long long)t.dim[i]);
         if (size[i] == -1) size[i] = known ? t.dim[i] - begin[i] : 0;
         if (size[i] < 1 || size[i] > t.dim[i] - begin[i])
-            return ay_mfail(o, ALLOY_E_MISMATCH, "%lld of dim %d (%lld) from %lld", (long long)size[i], i, (long long)t.dim[i], (long long)begin[i]);
+            return ay_mfail(o, ALLOY_E_MISMATCH, "%lld of dim %d (%lld) from %lld", (long long)size[i], i,
+                            (long long)t.dim[i], (long long)begin[i]);
     }
     if (known) return ay_mslice(o, x, begin, NULL, size);
     for (int i = 0; i < t.rank; i++)
-        if (size[i] != t.dim[i]) x = ay_gather(G, x, ay_add(G, ay_cast(G, ay_slice(G, at, 0, i, i + 1), AY_I32), ay_marange(o, 0, size[i])), i);
+        if (size[i] != t.dim[i])
+            x = ay_gather(G, x, ay_add(G, ay_cast(G, ay_slice(G, at, 0, i, i + 1), AY_I32), ay_marange(o, 0, size[i])),
+                          i);
     return x;
 }
 
@@ -311,7 +329,7 @@ static ay_val reverse(ay_mop *o) {
     return at.reduce.n ? ay_node_add(G, AY_OP_REVERSE, &x, 1, &at, NULL) : x;
 }
 
-/* ---- growing -------------------------------------------------------------------------------------------------------------------- */
+/* ---- growing ----------------------------------------------------------------------------------------------------- */
 
 /* one axis at a time: [a, d] as [a, 1, d], expanded to [a, r, d], read as [a, r * d] */
 static ay_val tile(ay_mop *o) {
@@ -323,7 +341,8 @@ static ay_val tile(ay_mop *o) {
     for (int i = t.rank - 1; i >= 0 && !ay_mbad(o); i--) {
         int64_t before = 1, part = 1;
         if (reps[i] == 1) continue;
-        if (reps[i] < 1 || reps[i] > ((int64_t)1 << 40) / t.dim[i]) return ay_mfail(o, ALLOY_E_FORMAT, "reps holds %lld", (long long)reps[i]);
+        if (reps[i] < 1 || reps[i] > ((int64_t)1 << 40) / t.dim[i])
+            return ay_mfail(o, ALLOY_E_FORMAT, "reps holds %lld", (long long)reps[i]);
         for (int k = 0; k < t.rank; k++) *(k < i ? &before : &part) *= t.dim[k];
         ay_val y = ay_reshape(G, x, 3, before, 1, part);
         x = ay_expand_to(G, y, 3, (int64_t[]){before, reps[i], part});
@@ -343,7 +362,8 @@ static ay_val pad(ay_mop *o) {
     ay_attr at = {0};
     if (ay_mbad(o)) return AY_NO_VALUE;
     int rank = ay_mtype(o, x)->rank, first = rank - n / 2, m = 0;
-    if (n < 0 || n % 2 || first < 0) return ay_mfail(o, ALLOY_E_FORMAT, "pad has %d numbers for a value of rank %d", n, rank);
+    if (n < 0 || n % 2 || first < 0)
+        return ay_mfail(o, ALLOY_E_FORMAT, "pad has %d numbers for a value of rank %d", n, rank);
     while (m < 3 && strcmp(mode, modes[m])) m++;
     if (m == 3) return ay_mfail(o, ALLOY_E_UNSUPPORTED, "mode is \"%.40s\"", mode);
     at.pad.mode = (ay_pad_mode)m;
@@ -373,7 +393,7 @@ static ay_val fill(ay_mop *o) {
     return ay_expand_to(G, v, n, dim);
 }
 
-/* ---- from shapes ------------------------------------------------------------------------------------------------------------------ */
+/* ---- from shapes ------------------------------------------------------------------------------------------------- */
 
 static ay_val range_1d(ay_mop *o) {
     const char *const keys[] = {"start", "end", "step"};
@@ -385,18 +405,24 @@ static ay_val range_1d(ay_mop *o) {
         int64_t n = 0;
         if (ay_mbad(o)) return AY_NO_VALUE;
         if (!ay_mvalue_known(o, m, &f, &n) || n != 1)
-            return ay_mfail(o, ALLOY_E_UNSUPPORTED, "%s depends on numbers that are known only when the model runs; alloy needs static shapes", keys[i]);
+            return ay_mfail(o, ALLOY_E_UNSUPPORTED,
+                            "%s depends on numbers that are known only when the model runs; alloy needs static shapes",
+                            keys[i]);
         v[i] = f[0];
     }
-    if (ay_mbad(o) || o->n_out < 1 || !ay_mdeclared(o, 0, &t)) return ay_mfail(o, ALLOY_E_FORMAT, "it has no output of a known type");
+    if (ay_mbad(o) || o->n_out < 1 || !ay_mdeclared(o, 0, &t))
+        return ay_mfail(o, ALLOY_E_FORMAT, "it has no output of a known type");
     double count = ceil((v[1] - v[0]) / v[2]);
-    if (!(count >= 1 && count <= 1e9)) return ay_mfail(o, ALLOY_E_UNSUPPORTED, "from %g to %g by %g there are no numbers, or too many", v[0], v[1], v[2]);
+    if (!(count >= 1 && count <= 1e9))
+        return ay_mfail(o, ALLOY_E_UNSUPPORTED, "from %g to %g by %g there are no numbers, or too many", v[0], v[1],
+                        v[2]);
     float *f = ay_mmake(o, (int64_t)count, AY_F32);
     uint8_t *data = f ? ay_mmake(o, (int64_t)count, t.dtype) : NULL;
     if (!data) return AY_NO_VALUE;
     for (int64_t i = 0; i < (int64_t)count; i++) f[i] = (float)(v[0] + (double)i * v[2]);
     ay_convert_from_f32(t.dtype, f, (int64_t)count, data);
-    ay_mset_raw(&o->out[0], &(ay_raw){.dtype = t.dtype, .rank = 1, .dim = {(int64_t)count}, .count = (int64_t)count, .data = data});
+    ay_mset_raw(&o->out[0],
+                &(ay_raw){.dtype = t.dtype, .rank = 1, .dim = {(int64_t)count}, .count = (int64_t)count, .data = data});
     return AY_NO_VALUE;
 }
 
@@ -424,7 +450,8 @@ static ay_val one_hot(ay_mop *o) {
     ay_val on = ay_mnode_opt(o, "on_value"), off = ay_mnode_opt(o, "off_value");
     if (ay_mbad(o)) return AY_NO_VALUE;
     const ay_type t = *ay_mtype(o, at);
-    if (t.rank == AY_MAX_RANK || size < 1 || size > INT32_MAX) return ay_mfail(o, ALLOY_E_UNSUPPORTED, "indices of rank %d, %lld places", t.rank, (long long)size);
+    if (t.rank == AY_MAX_RANK || size < 1 || size > INT32_MAX)
+        return ay_mfail(o, ALLOY_E_UNSUPPORTED, "indices of rank %d, %lld places", t.rank, (long long)size);
     int a = ay_maxis(o, "axis", axis, t.rank + 1);
     for (int i = 0; i <= t.rank; i++) dim[i] = i == a ? 1 : t.dim[i - (i > a)];
     ay_dtype like = on != AY_NO_VALUE ? ay_mtype(o, on)->dtype : off != AY_NO_VALUE ? ay_mtype(o, off)->dtype : AY_I32;

@@ -17,7 +17,8 @@ void *ay_mmake(ay_mop *o, int64_t count, ay_dtype dtype) {
     ay_reader *r = o->r;
     size_t bytes = count < 0 ? SIZE_MAX : ay_dtype_bytes(dtype, count);
     if (bytes == SIZE_MAX || bytes > r->made_limit - r->made) {
-        ay_mfail(o, ALLOY_E_FORMAT, "needs a constant of %lld numbers, more than a package of this size may ask for", (long long)count);
+        ay_mfail(o, ALLOY_E_FORMAT, "needs a constant of %lld numbers, more than a package of this size may ask for",
+                 (long long)count);
         return NULL;
     }
     r->made += bytes;
@@ -43,16 +44,17 @@ bool ay_mdeclared(const ay_mop *o, int i, ay_type *out) {
     return true;
 }
 
-/* ---- literals --------------------------------------------------------------------------------------------------------- */
+/* ---- literals ---------------------------------------------------------------------------------------------------- */
 
 /** Dtype, rank, dims, count of a literal. */
 static bool raw_type(ay_mop *o, const char *key, const AyMil__TensorType *t, ay_raw *raw) {
     const ay_mil_dtype *row = ay_mil_by_number((int)t->data_type);
     if (!row || row->dtype == AY_NONE)
-        return ay_mfail(o, ALLOY_E_UNSUPPORTED, "%s has element type %d, which alloy does not know", key, (int)t->data_type), false;
+        return ay_mfalse(o, ALLOY_E_UNSUPPORTED, "%s has element type %d, which alloy does not know", key,
+                         (int)t->data_type);
     raw->count = ay_mil_type_count(t);
     if (raw->count < 0)
-        return ay_mfail(o, ALLOY_E_FORMAT, "%s has no static shape of rank 0 to %d", key, AY_RAW_RANK), false;
+        return ay_mfalse(o, ALLOY_E_FORMAT, "%s has no static shape of rank 0 to %d", key, AY_RAW_RANK);
     raw->dtype = row->dtype;
     raw->rank = (int)t->n_dimensions;
     for (int i = 0; i < raw->rank; i++) raw->dim[i] = (int64_t)t->dimensions[i]->constant->size;
@@ -61,17 +63,22 @@ static bool raw_type(ay_mop *o, const char *key, const AyMil__TensorType *t, ay_
 
 static bool blob_value(ay_mop *o, const char *key, const AyMil__BlobFileValue *b, ay_raw *raw) {
     if (!b || strcmp(b->file_name, "@model_path/weights/weight.bin") != 0)
-        return ay_mfail(o, ALLOY_E_UNSUPPORTED, "%s lies in the file \"%.100s\"; alloy reads @model_path/weights/weight.bin only", key,
-                        b ? b->file_name : ""), false;
+        return ay_mfail(o, ALLOY_E_UNSUPPORTED,
+                        "%s lies in the file \"%.100s\"; alloy reads @model_path/weights/weight.bin only", key,
+                        b ? b->file_name : ""),
+               false;
     ay_package *p = o->r->p;
-    if (!p->weights) return ay_mfail(o, ALLOY_E_FORMAT, "%s needs weights/weight.bin, which the package does not have", key), false;
+    if (!p->weights)
+        return ay_mfalse(o, ALLOY_E_FORMAT, "%s needs weights/weight.bin, which the package does not have", key);
     ay_blob blob;
     alloy_status st = ay_blob_read(o->r->cx, p->path, p->weights, p->weights_size, b->offset, &blob);
-    if (st) return ay_mfail(o, st, "%s: %s", key, ay_error_text(o->r->cx)), false;
-    if (blob.dtype != raw->dtype || ay_blob_count(&blob) != raw->count || blob.bytes < ay_dtype_bytes(raw->dtype, raw->count))
-        return ay_mfail(o, ALLOY_E_MISMATCH, "%s is declared as %lld numbers of %s, but the blob at offset %llu holds %lld of %s", key,
-                        (long long)raw->count, ay_dtype_name(raw->dtype), (unsigned long long)b->offset, (long long)ay_blob_count(&blob),
-                        blob.dtype ? ay_dtype_name(blob.dtype) : "an unknown type"), false;
+    if (st) return ay_mfalse(o, st, "%s: %s", key, ay_error_text(o->r->cx));
+    if (blob.dtype != raw->dtype || ay_blob_count(&blob) != raw->count ||
+        blob.bytes < ay_dtype_bytes(raw->dtype, raw->count))
+        return ay_mfalse(o, ALLOY_E_MISMATCH,
+                         "%s is declared as %lld numbers of %s, but the blob at offset %llu holds %lld of %s", key,
+                         (long long)raw->count, ay_dtype_name(raw->dtype), (unsigned long long)b->offset,
+                         (long long)ay_blob_count(&blob), blob.dtype ? ay_dtype_name(blob.dtype) : "an unknown type");
     raw->data = p->weights + blob.offset;
     raw->mapped = true;
     return true;
@@ -88,7 +95,7 @@ static bool narrow_values(ay_mop *o, const char *key, const AyMil__TensorValue *
         }
         int32_t v = t->ints->values[i];
         if (raw->dtype == AY_I16 ? v < INT16_MIN || v > INT16_MAX : v < 0 || v > UINT16_MAX)
-            return ay_mfail(o, ALLOY_E_FORMAT, "%s holds %d, which is no %s", key, (int)v, ay_dtype_name(raw->dtype)), false;
+            return ay_mfalse(o, ALLOY_E_FORMAT, "%s holds %d, which is no %s", key, (int)v, ay_dtype_name(raw->dtype));
         uint16_t w = (uint16_t)v;
         memcpy(mem + 2 * i, &w, 2);
     }
@@ -101,22 +108,28 @@ static bool immediate_value(ay_mop *o, const char *key, const AyMil__TensorValue
     const void *data = NULL;
     ay_mil_slot slot = ay_mil_by_dtype(raw->dtype)->slot;
     AyMil__TensorValue__ValueCase c = t->value_case;
-    if (slot == AY_SLOT_FLOATS && c == AY_MIL__TENSOR_VALUE__VALUE_FLOATS && t->floats) n = t->floats->n_values, data = t->floats->values;
-    else if (slot == AY_SLOT_INTS && c == AY_MIL__TENSOR_VALUE__VALUE_INTS && t->ints) n = t->ints->n_values, data = t->ints->values;
-    else if (slot == AY_SLOT_BOOLS && c == AY_MIL__TENSOR_VALUE__VALUE_BOOLS && t->bools) n = t->bools->n_values, data = t->bools->values;
+    if (slot == AY_SLOT_FLOATS && c == AY_MIL__TENSOR_VALUE__VALUE_FLOATS && t->floats)
+        n = t->floats->n_values, data = t->floats->values;
+    else if (slot == AY_SLOT_INTS && c == AY_MIL__TENSOR_VALUE__VALUE_INTS && t->ints)
+        n = t->ints->n_values, data = t->ints->values;
+    else if (slot == AY_SLOT_BOOLS && c == AY_MIL__TENSOR_VALUE__VALUE_BOOLS && t->bools)
+        n = t->bools->n_values, data = t->bools->values;
     else if (slot == AY_SLOT_LONGS && c == AY_MIL__TENSOR_VALUE__VALUE_LONG_INTS && t->long_ints)
         n = t->long_ints->n_values, data = t->long_ints->values;
-    else if (slot == AY_SLOT_DOUBLES && c == AY_MIL__TENSOR_VALUE__VALUE_DOUBLES && t->doubles) n = t->doubles->n_values, data = t->doubles->values;
+    else if (slot == AY_SLOT_DOUBLES && c == AY_MIL__TENSOR_VALUE__VALUE_DOUBLES && t->doubles)
+        n = t->doubles->n_values, data = t->doubles->values;
     else if (slot == AY_SLOT_BYTES && c == AY_MIL__TENSOR_VALUE__VALUE_BYTES && t->bytes) {
         n = t->bytes->values.len;
         data = t->bytes->values.data;
         want = ay_dtype_bytes(raw->dtype, raw->count);
     } else if (raw->count)
-        return ay_mfail(o, ALLOY_E_FORMAT, "%s is declared %s but its numbers lie in member %d of the value", key, ay_dtype_name(raw->dtype), (int)c), false;
+        return ay_mfalse(o, ALLOY_E_FORMAT, "%s is declared %s but its numbers lie in member %d of the value", key,
+                         ay_dtype_name(raw->dtype), (int)c);
     if (n != want)
-        return ay_mfail(o, ALLOY_E_MISMATCH, "%s should hold %zu %s of %s, found %zu", key, want, slot == AY_SLOT_BYTES ? "bytes" : "numbers",
-                        ay_dtype_name(raw->dtype), n), false;
-    if (raw->count && (raw->dtype == AY_BOOL || raw->dtype == AY_I16 || raw->dtype == AY_U16)) return narrow_values(o, key, t, raw);
+        return ay_mfalse(o, ALLOY_E_MISMATCH, "%s should hold %zu %s of %s, found %zu", key, want,
+                         slot == AY_SLOT_BYTES ? "bytes" : "numbers", ay_dtype_name(raw->dtype), n);
+    if (raw->count && (raw->dtype == AY_BOOL || raw->dtype == AY_I16 || raw->dtype == AY_U16))
+        return narrow_values(o, key, t, raw);
     raw->data = data ? data : "";
     return true;
 }
@@ -125,7 +138,7 @@ bool ay_mdecode(ay_mop *o, const char *key, const AyMil__Value *v, ay_mvalue *ou
     out->kind = AY_M_NONE;
     out->node = AY_NO_VALUE;
     if (!v || !v->type || v->type->type_case != AY_MIL__VALUE_TYPE__TYPE_TENSOR_TYPE || !v->type->tensor_type)
-        return ay_mfail(o, ALLOY_E_UNSUPPORTED, "the value of %s is not a tensor", key), false;
+        return ay_mfalse(o, ALLOY_E_UNSUPPORTED, "the value of %s is not a tensor", key);
     if ((out->string = ay_mil_string(v))) {
         out->kind = AY_M_STRING;
         return true;
@@ -137,18 +150,21 @@ bool ay_mdecode(ay_mop *o, const char *key, const AyMil__Value *v, ay_mvalue *ou
     else if (v->value_case == AY_MIL__VALUE__VALUE_IMMEDIATE_VALUE && v->immediate_value &&
              v->immediate_value->value_case == AY_MIL__IMMEDIATE_VALUE__VALUE_TENSOR && v->immediate_value->tensor)
         ok = immediate_value(o, key, v->immediate_value->tensor, &raw);
-    else ok = (ay_mfail(o, ALLOY_E_FORMAT, "%s has neither immediate numbers nor a place in the weight file", key), false);
+    else ok = ay_mfalse(o, ALLOY_E_FORMAT, "%s has neither immediate numbers nor a place in the weight file", key);
     if (ok) ay_mset_raw(out, &raw);
     return ok;
 }
 
-/* ---- into the graph ------------------------------------------------------------------------------------------------------ */
+/* ---- into the graph ---------------------------------------------------------------------------------------------- */
 
 static ay_val raw_node(ay_mop *o, ay_mvalue *v) {
     const ay_raw *raw = &v->raw;
-    if (raw->rank > AY_MAX_RANK) return ay_mfail(o, ALLOY_E_UNSUPPORTED, "constant %s has rank %d, at most %d can be computed with", v->name, raw->rank, AY_MAX_RANK);
+    if (raw->rank > AY_MAX_RANK)
+        return ay_mfail(o, ALLOY_E_UNSUPPORTED, "constant %s has rank %d, at most %d can be computed with", v->name,
+                        raw->rank, AY_MAX_RANK);
     if (ay_dtype_bits(raw->dtype) < 8)
-        return ay_mfail(o, ALLOY_E_UNSUPPORTED, "constant %s is of %s, which only constexpr operations take", v->name, ay_dtype_name(raw->dtype));
+        return ay_mfail(o, ALLOY_E_UNSUPPORTED, "constant %s is of %s, which only constexpr operations take", v->name,
+                        ay_dtype_name(raw->dtype));
     ay_type t = {.dtype = raw->dtype, .rank = raw->rank};
     memcpy(t.dim, raw->dim, (size_t)raw->rank * sizeof *t.dim);
     if (!raw->mapped) return ay_const_data(o->r->g, t, raw->data);
@@ -180,10 +196,10 @@ ay_val ay_mvalue_node(ay_mop *o, ay_mvalue *v) {
 const ay_raw *ay_mvalue_raw(ay_mop *o, ay_mvalue *v) {
     if (!v || ay_mbad(o)) return NULL;
     if (v->kind == AY_M_RAW) return &v->raw;
-    if (v->kind != AY_M_WEIGHT) return ay_mfail(o, ALLOY_E_UNSUPPORTED, "%s must be a constant", v->name), NULL;
+    if (v->kind != AY_M_WEIGHT) return ay_mnull(o, ALLOY_E_UNSUPPORTED, "%s must be a constant", v->name);
     const ay_weight *w = v->weight;
     ay_raw *raw = ay_alloc(o->r->g->arena, sizeof *raw);
-    if (!raw) return ay_mfail(o, ALLOY_E_NOMEM, "out of memory"), NULL;
+    if (!raw) return ay_mnull(o, ALLOY_E_NOMEM, "out of memory");
     *raw = (ay_raw){.dtype = w->value_dtype, .rank = w->rank, .count = 1};
     for (int i = 0; i < w->rank; i++) raw->count *= raw->dim[i] = w->dim[i];
     uint8_t *mem = ay_mmake(o, raw->count, raw->dtype);
@@ -198,7 +214,7 @@ const ay_raw *ay_mvalue_raw(ay_mop *o, ay_mvalue *v) {
     return mem ? raw : NULL;
 }
 
-/* ---- builders -------------------------------------------------------------------------------------------------------------- */
+/* ---- builders ---------------------------------------------------------------------------------------------------- */
 
 ay_val ay_mconst(ay_mop *o, ay_dtype t, int rank, const int64_t *dim, const float *numbers) {
     ay_type type = {.dtype = t, .rank = rank};

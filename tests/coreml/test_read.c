@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- golden lines ------------------------------------------------------------------------------------------------------- */
+/* ---- golden lines ------------------------------------------------------------------------------------------------ */
 
 enum { MAX_TENSORS = 96, SAMPLES = 24 };
 
@@ -123,7 +123,7 @@ static void *draw(ay_arena *a, const wanted *w, ay_dtype dtype) {
     return out;
 }
 
-/* ---- comparing ------------------------------------------------------------------------------------------------------------- */
+/* ---- comparing --------------------------------------------------------------------------------------------------- */
 
 static int bad;
 
@@ -135,7 +135,9 @@ static void check(const program *p, const wanted *w, const float *y, const char 
         double got = y[k * step], want = w->sample[k];
         bool same = isnan(want) ? isnan(got) : got == want || fabs(got - want) <= least + tol * fabs(want);
         if (same) continue;
-        if (bad++ < 20) print_error("%s %s, output %s[%lld]: found %.9g, expected %.9g\n", how, p->name, w->name, (long long)(k * step), got, want);
+        if (bad++ < 20)
+            print_error("%s %s, output %s[%lld]: found %.9g, expected %.9g\n", how, p->name, w->name,
+                        (long long)(k * step), got, want);
         return;
     }
     for (int64_t i = 0; i < n; i++)
@@ -145,14 +147,16 @@ static void check(const program *p, const wanted *w, const float *y, const char 
         }
     for (int k = 0; k < 2; k++)
         if (!(fabs(sum[k] - w->projection[k]) <= fmax(least, tol * fmax(w->norm, 1e-3))) && bad++ < 20)
-            print_error("%s %s, output %s: projection %d is %.9g, expected %.9g\n", how, p->name, w->name, k, sum[k], w->projection[k]);
+            print_error("%s %s, output %s: projection %d is %.9g, expected %.9g\n", how, p->name, w->name, k, sum[k],
+                        w->projection[k]);
 }
 
 /** Reads the package as a graph; one whose shapes hang on integer inputs gets their numbers. */
 static ay_graph *read_graph(ay_test *t, ay_package *pkg, const ay_tensor *in, int n_in) {
     ay_graph *g = NULL;
     alloy_status st = ay_package_graph(pkg, NULL, &g);
-    if (st == ALLOY_E_UNSUPPORTED && strstr(ay_error_text(t->cx), "known only when")) st = ay_package_graph_known(pkg, NULL, in, n_in, &g);
+    if (st == ALLOY_E_UNSUPPORTED && strstr(ay_error_text(t->cx), "known only when"))
+        st = ay_package_graph_known(pkg, NULL, in, n_in, &g);
     if (st) print_error("%s\n", ay_error_text(t->cx));
     assert_int_equal(st, ALLOY_OK);
     assert_ok(t->cx, ay_graph_verify(g));
@@ -173,7 +177,8 @@ static void run_program(ay_test *t, const char *path, const program *p, double t
     ay_package *pkg;
     ay_tensor in[16], out[MAX_TENSORS];
     assert_ok(t->cx, ay_package_open(t->cx, path, &pkg));
-    for (int i = 0; i < p->n_in; i++) in[i] = (ay_tensor){p->in[i].name, p->in[i].type, draw(t->arena, &p->in[i], p->in[i].type.dtype)};
+    for (int i = 0; i < p->n_in; i++)
+        in[i] = (ay_tensor){p->in[i].name, p->in[i].type, draw(t->arena, &p->in[i], p->in[i].type.dtype)};
     ay_graph *g = read_graph(t, pkg, in, p->n_in);
     assert_int_equal(g->n_outputs, p->n_out);
     for (int i = 0; i < p->n_out; i++) {
@@ -181,7 +186,8 @@ static void run_program(ay_test *t, const char *path, const program *p, double t
         assert_string_equal(g->outputs[i].name, p->out[i].name);
         if (!ay_type_equal(got, &p->out[i].type)) {
             char a[160], b[160];
-            print_error("%s, output %s is %s, expected %s\n", p->name, p->out[i].name, ay_type_text(got, a), ay_type_text(&p->out[i].type, b));
+            print_error("%s, output %s is %s, expected %s\n", p->name, p->out[i].name, ay_type_text(got, a),
+                        ay_type_text(&p->out[i].type, b));
             bad++;
         }
         out[i] = (ay_tensor){p->out[i].name, p->out[i].type, NULL};
