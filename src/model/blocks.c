@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Pieces that several architectures share unchanged: attention plumbing, timestep embeddings, small MLPs, activations.
+ */
+#include "model/model.h"
+
+#include <math.h>
+#include <string.h>
+
+ay_val ay_split_heads(ay_graph *g, ay_val x, int64_t heads) {
+    int64_t width = ay_dim(g, x, -1);
+    if (heads <= 0 || width % heads != 0) {
+        return ay_graph_fail(g, ALLOY_E_MISMATCH, "width %lld is not a multiple of %lld attention heads", (long long)width, (long long)heads);
+    }
+    return ay_reshape(g, x, 4, ay_dim(g, x, 0), ay_dim(g, x, 1), heads, width / heads);
+}
+
+ay_val ay_attend(ay_graph *g, ay_val q, ay_val k, ay_val v, ay_val mask, double scale) {
+    int64_t batch = ay_dim(g, q, 0), length = ay_dim(g, q, 1), width = ay_dim(g, q, 2) * ay_dim(g, v, 3);
+    ay_val o = ay_sdpa(g, ay_permute(g, q, 4, 0, 2, 1, 3), ay_permute(g, k, 4, 0, 2, 1, 3), ay_permute(g, v, 4, 0, 2, 1, 3), mask, scale);
+    return ay_reshape(g, ay_permute(g, o, 4, 0, 2, 1, 3), 3, batch, length, width);
+}
+
+ay_val ay_timestep_embedding(ay_graph *g, ay_val t, int64_t dim, bool flip, double downscale_freq_shift, double scale) {
+    /* diffusers/models/embeddings.py, get_timestep_embedding: frequencies exp(-ln(10000) * i / (half - shift)), in float32 */
+    float freq[2048];
+    int64_t half = dim / 2;
+    if (dim % 2 != 0 || half < 1 || half > 2048) return ay_graph_fail(g, ALLOY_E_UNSUPPORTED, "timestep embedding of width %lld", (long long)dim);
+    for (int64_t i = 0; i < half; i++) freq[i] = expf((float)(-log(10000.0) * (double)i) / (float)((double)half - downscale_freq_shift));
+    ay_val angle = ay_mul(g, ay_reshape(g, t, 2, ay_dim(g, t, 0), (int64_t)1), ay_const_f32s(g, freq, 2, (int64_t[]){1, half}));
+    if (scale != 1.0) angle = ay_muls(g, angle, scale);
+    ay_val s = ay_unary(g, AY_OP_SIN, angle), c = ay_unary(g, AY_OP_COS, angle);
+    return flip ? ay_concat(g, -1, 2, c, s) : ay_concat(g, -1, 2, s, c);
+}
+
+ay_val ay_mlp_silu(ay_graph *g, const char *name, ay_val x, int64_t hidden, int64_t out) {
+    ay_push(g, "%s", name);
+    ay_val h = ay_linear_layer(g, "linear_1", x, hidden, true);
+    h = ay_linear_layer(g, "linear_2", ay_unary(g, AY_OP_SILU, h), out, true);
+    ay_pop(g);
+    return h;
+}
+
+/* transformers/activations.py, ACT2FN */
+typedef struct activation_row {
+    const char *name;
+    ay_op op;
+    ay_gelu_mode mode;
+} activation_row;
+
+static const activation_row activations[] = {
+    {"gelu", AY_OP_GELU, AY_GELU_EXACT},          {"gelu_new", AY_OP_GELU, AY_GELU_TANH},
+    {"gelu_pytorch_tanh", AY_OP_GELU, AY_GELU_TANH}, {"gelu_fast", AY_OP_GELU, AY_GELU_TANH},
+    {"quick_gelu", AY_OP_GELU, AY_GELU_SIGMOID},  {"silu", AY_OP_SILU, AY_GELU_EXACT},
+    {"swish", AY_OP_SILU, AY_GELU_EXACT},         {"relu", AY_OP_MAX, AY_GELU_EXACT},
+};
+
+static const activation_row *activation_find(const char *name) {
+    for (size_t i = 0; i < sizeof activations / sizeof activations[0]; i++) {
+        if (strcmp(activations[i].name, name) == 0) return &activations[i];
+    }
+    return NULL;
+}
+
+bool ay_activation_known(const char *name) { return activation_find(name) != NULL; }
+
+ay_val ay_activation(ay_graph *g, const char *name, ay_val x) {
+    const activation_row *row = activation_find(name);
+    if (!row) return ay_graph_fail(g, ALLOY_E_UNSUPPORTED, "activation \"%s\" is not known", name);
+    if (row->op == AY_OP_GELU) return ay_gelu(g, x, row->mode);
+    if (row->op == AY_OP_MAX) return ay_binary(g, AY_OP_MAX, x, ay_const_f32(g, 0));
+    return ay_unary(g, row->op, x);
+}

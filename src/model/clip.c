@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The CLIP text encoder (transformers: CLIPTextModel, CLIPTextModelWithProjection; models/clip/modeling_clip.py), in the
+ * sizes L, H and bigG: a causal pre-norm transformer over learned positions.
+ *
+ *   input_ids int32 [B, T] -> last_hidden_state [B, T, D], hidden_states_penultimate [B, T, D] (before the last layer),
+ *                             pooler_output [B, D]  (and text_embeds [B, P] in the projected class)
+ *
+ * What people get wrong: pooling takes the first end token, but configurations with eos_token_id 2 (written before
+ * transformers fixed it) take the position of the largest id instead.
+ */
+#include "model/model.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct clip_config {
+    int64_t vocab, dim, inner, layers, heads, positions, projection, eos;
+    double eps;
+    const char *act;
+    bool projected;
+} clip_config;
+
+static alloy_status configure(ay_ctx *cx, ay_arena *arena, const char *what, const json_t *j, void **out) {
+    clip_config *c = ay_alloc(arena, sizeof *c);
+    if (!c) return ay_nomem(cx);
+    const char *act;
+    AY_TRY(ay_json_int(cx, what, j, "vocab_size", 1, 1 << 24, &c->vocab));
+    AY_TRY(ay_json_int(cx, what, j, "hidden_size", 1, 1 << 16, &c->dim));
+    AY_TRY(ay_json_int(cx, what, j, "intermediate_size", 1, 1 << 20, &c->inner));
+    AY_TRY(ay_json_int(cx, what, j, "num_hidden_layers", 1, 1000, &c->layers));
+    AY_TRY(ay_json_int(cx, what, j, "num_attention_heads", 1, 1024, &c->heads));
+    AY_TRY(ay_json_int_or(cx, what, j, "max_position_embeddings", 1, 1 << 20, 77, &c->positions));
+    AY_TRY(ay_json_int_or(cx, what, j, "projection_dim", 0, 1 << 16, 512, &c->projection));
+    AY_TRY(ay_json_int_or(cx, what, j, "eos_token_id", 0, 1 << 24, 49407, &c->eos));
+    AY_TRY(ay_json_num_or(cx, what, j, "layer_norm_eps", 0, 1, 1e-5, &c->eps));
+    AY_TRY(ay_json_str_or(cx, what, j, "hidden_act", "quick_gelu", &act));
+    if (!ay_activation_known(act)) return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: hidden_act \"%s\" is not known", what, act);
+    if (c->dim % c->heads) {
+        return ay_fail(cx, ALLOY_E_MISMATCH, "%s: hidden_size %lld is not a multiple of num_attention_heads %lld", what, (long long)c->dim,
+                       (long long)c->heads);
+    }
+    c->act = ay_strdup(arena, act);
+    if (!c->act) return ay_nomem(cx);
+    *out = c;
+    return ALLOY_OK;
+}
+
+static alloy_status configure_projected(ay_ctx *cx, ay_arena *arena, const char *what, const json_t *j, void **out) {
+    AY_TRY(configure(cx, arena, what, j, out));
+    ((clip_config *)*out)->projected = true;
+    return ALLOY_OK;
+}
+
+static ay_val norm(ay_graph *g, const clip_config *c, const char *name, ay_val x) {
+    ay_push(g, "%s", name);
+    ay_val w = ay_param(g, "weight", ay_shape(AY_F32, 1, c->dim)), b = ay_param(g, "bias", ay_shape(AY_F32, 1, c->dim));
+    x = ay_layer_norm(g, x, w, b, c->eps);
+    ay_pop(g);
+    return x;
+}
+
+static ay_val layer(ay_graph *g, const clip_config *c, ay_val x, ay_val mask) {
+    ay_val n = norm(g, c, "layer_norm1", x);
+    ay_push(g, "self_attn");
+    ay_val q = ay_split_heads(g, ay_linear_layer(g, "q_proj", n, c->dim, true), c->heads);
+    ay_val k = ay_split_heads(g, ay_linear_layer(g, "k_proj", n, c->dim, true), c->heads);
+    ay_val v = ay_split_heads(g, ay_linear_layer(g, "v_proj", n, c->dim, true), c->heads);
+    ay_val o = ay_attend(g, q, k, v, mask, 1.0 / sqrt((double)(c->dim / c->heads)));
+    o = ay_linear_layer(g, "out_proj", o, c->dim, true);
+    ay_pop(g);
+    x = ay_add(g, x, o);
+    n = norm(g, c, "layer_norm2", x);
+    ay_push(g, "mlp");
+    n = ay_activation(g, c->act, ay_linear_layer(g, "fc1", n, c->inner, true));
+    n = ay_linear_layer(g, "fc2", n, c->dim, true);
+    ay_pop(g);
+    return ay_add(g, x, n);
+}
+
+/* [1, 1, T, T]: -10000 above the diagonal. Far enough for softmax to give exact zeros, and well inside half's range. */
+static ay_val causal_mask(ay_graph *g, int64_t length) {
+    int64_t dim[4] = {1, 1, length, length};
+    float *m = ay_alloc(g->arena, (size_t)(length * length) * sizeof *m);
+    if (!m) return ay_graph_fail(g, ALLOY_E_NOMEM, "causal mask of %lld tokens", (long long)length);
+    for (int64_t i = 0; i < length; i++) {
+        for (int64_t k = i + 1; k < length; k++) m[i * length + k] = -10000.0f;
+    }
+    return ay_const_f32s(g, m, 4, dim);
+}
+
+/* The row of x [B, T, D] at the first end token (or the largest id) of ids [B, T]: [B, D]. */
+static ay_val pool(ay_graph *g, const clip_config *c, ay_val ids, ay_val x) {
+    int64_t batch = ay_dim(g, ids, 0);
+    ay_val score = ids;
+    if (c->eos != 2) score = ay_cast(g, ay_binary(g, AY_OP_EQ, ids, ay_const_i32(g, (int32_t)c->eos)), AY_I32);
+    ay_attr attr = {.reduce = {.n = 1, .axes = {1}, .keep = false, .largest = true}};
+    ay_val at = ay_node_add(g, AY_OP_ARGMAX, &score, 1, &attr, NULL); /* [B] */
+    attr = (ay_attr){.gather = {.axis = 1, .batch_dims = 1}};
+    ay_val in[2] = {x, ay_reshape(g, at, 2, batch, (int64_t)1)};
+    return ay_reshape(g, ay_node_add(g, AY_OP_GATHER, in, 2, &attr, NULL), 2, batch, c->dim);
+}
+
+static void build(ay_graph *g, const void *cfg, const ay_sizes *s) {
+    const clip_config *c = cfg;
+    int64_t batch = s->batch > 0 ? s->batch : 1, length = s->text_length > 0 ? s->text_length : c->positions;
+    if (length > c->positions) {
+        ay_graph_fail(g, ALLOY_E_MISMATCH, "a text of %lld tokens: this encoder has %lld positions", (long long)length, (long long)c->positions);
+        return;
+    }
+    ay_val ids = ay_input(g, "input_ids", ay_shape(AY_I32, 2, batch, length));
+    ay_push(g, "text_model");
+    ay_push(g, "embeddings");
+    ay_val x = ay_gather(g, ay_param(g, "token_embedding.weight", ay_shape(AY_F32, 2, c->vocab, c->dim)), ids, 0);
+    ay_val pos = ay_param(g, "position_embedding.weight", ay_shape(AY_F32, 2, c->positions, c->dim));
+    x = ay_add(g, x, ay_slice(g, pos, 0, 0, length));
+    ay_pop(g);
+    ay_val mask = causal_mask(g, length), before_last = x;
+    for (int64_t i = 0; i < c->layers; i++) {
+        ay_push(g, "encoder.layers.%lld", (long long)i);
+        before_last = x;
+        x = layer(g, c, x, mask);
+        ay_pop(g);
+    }
+    x = norm(g, c, "final_layer_norm", x);
+    ay_val pooled = pool(g, c, ids, x);
+    ay_pop(g);
+    ay_set_output(g, "last_hidden_state", x);
+    if (c->projected) {
+        ay_set_output(g, "hidden_states_penultimate", before_last);
+        ay_set_output(g, "text_embeds", ay_linear_layer(g, "text_projection", pooled, c->projection, false));
+    } else {
+        ay_set_output(g, "pooler_output", pooled);
+    }
+}
+
+static const ay_keep_rule keep[] = {
+    {"text_model.encoder.layers.*", AY_OP_ADD, AY_F32, "the residual stream: sums of many layers, one rounding each in half"},
+    {"*", AY_OP_LAYER_NORM, AY_F32, "reads the residual stream"},
+    {NULL, AY_OP_COUNT, AY_NONE, NULL},
+};
+
+/* transformers 5 saves CLIPTextModel without the prefix that every earlier version wrote. */
+static const ay_alias aliases[] = {{"text_model.*", "*"}, {NULL, NULL}};
+static const char *const ignore[] = {"*position_ids", "text_projection.weight", NULL};
+
+const ay_arch ay_arch_clip_text = {
+    .class_name = "CLIPTextModel", .graph_kind = "", .configure = configure, .build = build, .keep = keep, .aliases = aliases, .ignore = ignore};
+const ay_arch ay_arch_clip_text_projected = {.class_name = "CLIPTextModelWithProjection",
+                                             .graph_kind = "",
+                                             .configure = configure_projected,
+                                             .build = build,
+                                             .keep = keep,
+                                             .aliases = aliases,
+                                             .ignore = ignore};

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The FLUX.1 transformer (diffusers: FluxTransformer2DModel, models/transformers/transformer_flux.py).
+ *
+ *   hidden_states [B, S, in] -> x_embedder --.                                  .-> norm_out, proj_out -> sample [B, S, in]
+ *   encoder_hidden_states [B, T, J] -> context_embedder -> double blocks -> [text; image] -> single blocks
+ *   timestep, guidance, pooled_projections -> time_text_embed -> temb, which modulates every block
+ *   txt_ids [T, 3], img_ids [S, 3] -> rotary angles, in float32
+ *
+ * What people get wrong: text comes before image in every concatenation; modulation chunks are shift, scale, gate in the
+ * blocks but scale, shift in norm_out; the timestep arrives divided by 1000 and is multiplied back here, as is guidance.
+ */
+#include "model/model.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct flux_config {
+    int64_t in_channels, out_channels, patch;
+    int64_t layers, single_layers;
+    int64_t heads, head_dim, dim;
+    int64_t joint_dim, pooled_dim;
+    bool guidance;
+    int64_t axes[3];
+} flux_config;
+
+static alloy_status configure(ay_ctx *cx, ay_arena *arena, const char *what, const json_t *j, void **out) {
+    flux_config *c = ay_alloc(arena, sizeof *c);
+    if (!c) return ay_nomem(cx);
+    const int64_t big = 1 << 20;
+    int64_t axes[3] = {16, 56, 56};
+    int n = 3;
+    AY_TRY(ay_json_int(cx, what, j, "in_channels", 4, 65536, &c->in_channels));
+    AY_TRY(ay_json_int_or(cx, what, j, "out_channels", 1, 65536, c->in_channels, &c->out_channels));
+    AY_TRY(ay_json_int_or(cx, what, j, "patch_size", 1, 64, 1, &c->patch));
+    AY_TRY(ay_json_int(cx, what, j, "num_layers", 0, 1000, &c->layers));
+    AY_TRY(ay_json_int(cx, what, j, "num_single_layers", 0, 1000, &c->single_layers));
+    AY_TRY(ay_json_int(cx, what, j, "num_attention_heads", 1, 1024, &c->heads));
+    AY_TRY(ay_json_int(cx, what, j, "attention_head_dim", 2, 4096, &c->head_dim));
+    AY_TRY(ay_json_int(cx, what, j, "joint_attention_dim", 1, big, &c->joint_dim));
+    AY_TRY(ay_json_int(cx, what, j, "pooled_projection_dim", 1, big, &c->pooled_dim));
+    AY_TRY(ay_json_bool_or(cx, what, j, "guidance_embeds", false, &c->guidance));
+    if (json_is_array(json_object_get(j, "axes_dims_rope"))) AY_TRY(ay_json_ints(cx, what, j, "axes_dims_rope", 2, 4096, 3, axes, &n));
+    int64_t sum = 0;
+    for (int i = 0; i < n; i++) sum += c->axes[i] = axes[i];
+    if (n != 3 || sum != c->head_dim || axes[0] % 2 || axes[1] % 2 || axes[2] % 2) {
+        return ay_fail(cx, ALLOY_E_MISMATCH, "%s: axes_dims_rope must be three even numbers that sum to attention_head_dim (%lld)", what,
+                       (long long)c->head_dim);
+    }
+    c->dim = c->heads * c->head_dim;
+    *out = c;
+    return ALLOY_OK;
+}
+
+/* temb [B, dim]: the sum of what the timestep, the guidance and the pooled text say. */
+static ay_val time_text_embed(ay_graph *g, const flux_config *c, ay_val timestep, ay_val guidance, ay_val pooled) {
+    ay_push(g, "time_text_embed");
+    ay_push(g, "time_proj");
+    ay_val t = ay_timestep_embedding(g, ay_muls(g, timestep, 1000.0), 256, true, 0, 1);
+    ay_val u = guidance == AY_NO_VALUE ? AY_NO_VALUE : ay_timestep_embedding(g, ay_muls(g, guidance, 1000.0), 256, true, 0, 1);
+    ay_pop(g);
+    ay_val emb = ay_mlp_silu(g, "timestep_embedder", t, c->dim, c->dim);
+    if (u != AY_NO_VALUE) emb = ay_add(g, emb, ay_mlp_silu(g, "guidance_embedder", u, c->dim, c->dim));
+    emb = ay_add(g, emb, ay_mlp_silu(g, "text_embedder", pooled, c->dim, c->dim));
+    ay_pop(g);
+    return emb;
+}
+
+typedef struct rotary {
+    ay_val cos, sin; /* [T + S, 1, head_dim], every frequency twice */
+} rotary;
+
+/* FluxPosEmbed: per axis, position times 10000^(-2i/axis_dim). */
+static rotary pos_embed(ay_graph *g, const flux_config *c, ay_val txt_ids, ay_val img_ids) {
+    ay_push(g, "pos_embed");
+    ay_val ids = ay_concat(g, 0, 2, txt_ids, img_ids);
+    int64_t length = ay_dim(g, ids, 0);
+    ay_val parts[3];
+    for (int axis = 0; axis < 3; axis++) {
+        float freq[4096];
+        for (int64_t i = 0; i < c->axes[axis]; i++) freq[i] = (float)(1.0 / pow(10000.0, (double)(i / 2 * 2) / (double)c->axes[axis]));
+        ay_val pos = ay_slice(g, ids, 1, axis, axis + 1);
+        parts[axis] = ay_mul(g, pos, ay_const_f32s(g, freq, 2, (int64_t[]){1, c->axes[axis]}));
+    }
+    ay_val angle = ay_reshape(g, ay_concat_n(g, -1, 3, parts), 3, length, (int64_t)1, c->head_dim);
+    rotary r = {ay_unary(g, AY_OP_COS, angle), ay_unary(g, AY_OP_SIN, angle)};
+    ay_pop(g);
+    return r;
+}
+
+/* One projection to normalised heads: [B, S, dim] -> [B, S, heads, head_dim]; norm NULL: values, which are not normalised. */
+static ay_val project(ay_graph *g, const flux_config *c, ay_val x, const char *linear, const char *norm) {
+    ay_val h = ay_split_heads(g, ay_linear_layer(g, linear, x, c->dim, true), c->heads);
+    if (!norm) return h;
+    ay_push(g, "%s", norm);
+    h = ay_rms_norm(g, h, ay_param(g, "weight", ay_shape(AY_F32, 1, c->head_dim)), 1e-6);
+    ay_pop(g);
+    return h;
+}
+
+static ay_val chunk(ay_graph *g, const flux_config *c, ay_val mod, int i) {
+    return ay_reshape(g, ay_slice(g, mod, 1, i * c->dim, (i + 1) * c->dim), 3, ay_dim(g, mod, 0), (int64_t)1, c->dim);
+}
+
+/* LayerNorm without parameters, then * (1 + scale) + shift. */
+static ay_val modulate(ay_graph *g, ay_val x, ay_val shift, ay_val scale) {
+    ay_val n = ay_layer_norm(g, x, AY_NO_VALUE, AY_NO_VALUE, 1e-6);
+    return ay_add(g, ay_mul(g, n, ay_adds(g, scale, 1.0)), shift);
+}
+
+static ay_val modulation(ay_graph *g, const flux_config *c, const char *name, ay_val silu_temb, int chunks) {
+    ay_push(g, "%s", name);
+    ay_val m = ay_linear_layer(g, "linear", silu_temb, chunks * c->dim, true);
+    ay_pop(g);
+    return m;
+}
+
+static ay_val feed_forward(ay_graph *g, const flux_config *c, const char *name, ay_val x) {
+    ay_push(g, "%s.net", name);
+    ay_val h = ay_gelu(g, ay_linear_layer(g, "0.proj", x, 4 * c->dim, true), AY_GELU_TANH);
+    h = ay_linear_layer(g, "2", h, c->dim, true);
+    ay_pop(g);
+    return h;
+}
+
+/* Joint attention of both streams; results are the projected [B, S, dim] and [B, T, dim]. */
+static void joint_attention(ay_graph *g, const flux_config *c, ay_val img, ay_val txt, rotary r, ay_val *img_out, ay_val *txt_out) {
+    int64_t text = ay_dim(g, txt, 1);
+    double scale = 1.0 / sqrt((double)c->head_dim);
+    ay_push(g, "attn");
+    ay_val q = ay_concat(g, 1, 2, project(g, c, txt, "add_q_proj", "norm_added_q"), project(g, c, img, "to_q", "norm_q"));
+    ay_val k = ay_concat(g, 1, 2, project(g, c, txt, "add_k_proj", "norm_added_k"), project(g, c, img, "to_k", "norm_k"));
+    ay_val v = ay_concat(g, 1, 2, project(g, c, txt, "add_v_proj", NULL), project(g, c, img, "to_v", NULL));
+    ay_val o = ay_attend(g, ay_rope(g, q, r.cos, r.sin, true), ay_rope(g, k, r.cos, r.sin, true), v, AY_NO_VALUE, scale);
+    *txt_out = ay_linear_layer(g, "to_add_out", ay_slice(g, o, 1, 0, text), c->dim, true);
+    *img_out = ay_linear_layer(g, "to_out.0", ay_slice(g, o, 1, text, INT64_MAX), c->dim, true);
+    ay_pop(g);
+}
+
+static ay_val gated(ay_graph *g, ay_val residual, ay_val gate, ay_val x) { return ay_add(g, residual, ay_mul(g, gate, x)); }
+
+static void double_block(ay_graph *g, const flux_config *c, ay_val silu_temb, rotary r, ay_val *img, ay_val *txt) {
+    ay_val mi = modulation(g, c, "norm1", silu_temb, 6), mt = modulation(g, c, "norm1_context", silu_temb, 6);
+    ay_val ni = modulate(g, *img, chunk(g, c, mi, 0), chunk(g, c, mi, 1));
+    ay_val nt = modulate(g, *txt, chunk(g, c, mt, 0), chunk(g, c, mt, 1));
+    ay_val oi, ot;
+    joint_attention(g, c, ni, nt, r, &oi, &ot);
+    *img = gated(g, *img, chunk(g, c, mi, 2), oi);
+    *txt = gated(g, *txt, chunk(g, c, mt, 2), ot);
+    *img = gated(g, *img, chunk(g, c, mi, 5), feed_forward(g, c, "ff", modulate(g, *img, chunk(g, c, mi, 3), chunk(g, c, mi, 4))));
+    *txt = gated(g, *txt, chunk(g, c, mt, 5), feed_forward(g, c, "ff_context", modulate(g, *txt, chunk(g, c, mt, 3), chunk(g, c, mt, 4))));
+}
+
+static ay_val single_block(ay_graph *g, const flux_config *c, ay_val silu_temb, rotary r, ay_val x) {
+    ay_val m = modulation(g, c, "norm", silu_temb, 3);
+    ay_val n = modulate(g, x, chunk(g, c, m, 0), chunk(g, c, m, 1));
+    ay_val mlp = ay_gelu(g, ay_linear_layer(g, "proj_mlp", n, 4 * c->dim, true), AY_GELU_TANH);
+    ay_push(g, "attn");
+    ay_val q = ay_rope(g, project(g, c, n, "to_q", "norm_q"), r.cos, r.sin, true);
+    ay_val k = ay_rope(g, project(g, c, n, "to_k", "norm_k"), r.cos, r.sin, true);
+    ay_val o = ay_attend(g, q, k, project(g, c, n, "to_v", NULL), AY_NO_VALUE, 1.0 / sqrt((double)c->head_dim));
+    ay_pop(g);
+    return gated(g, x, chunk(g, c, m, 2), ay_linear_layer(g, "proj_out", ay_concat(g, 2, 2, o, mlp), c->dim, true));
+}
+
+static void build(ay_graph *g, const void *cfg, const ay_sizes *s) {
+    const flux_config *c = cfg;
+    int64_t batch = s->batch > 0 ? s->batch : 1, text = s->text_length;
+    if (s->latent_height < 2 || s->latent_width < 2 || s->latent_height % 2 || s->latent_width % 2 || text < 1) {
+        ay_graph_fail(g, ALLOY_E_MISMATCH, "latents of %lldx%lld cannot be packed: both sides must be even", (long long)s->latent_width,
+                      (long long)s->latent_height);
+        return;
+    }
+    int64_t tokens = (s->latent_height / 2) * (s->latent_width / 2);
+    ay_val hidden = ay_input(g, "hidden_states", ay_shape(AY_F32, 3, batch, tokens, c->in_channels));
+    ay_val encoder = ay_input(g, "encoder_hidden_states", ay_shape(AY_F32, 3, batch, text, c->joint_dim));
+    ay_val pooled = ay_input(g, "pooled_projections", ay_shape(AY_F32, 2, batch, c->pooled_dim));
+    ay_val timestep = ay_input(g, "timestep", ay_shape(AY_F32, 1, batch));
+    ay_val img_ids = ay_input(g, "img_ids", ay_shape(AY_F32, 2, tokens, (int64_t)3));
+    ay_val txt_ids = ay_input(g, "txt_ids", ay_shape(AY_F32, 2, text, (int64_t)3));
+    ay_val guidance = c->guidance ? ay_input(g, "guidance", ay_shape(AY_F32, 1, batch)) : AY_NO_VALUE;
+
+    ay_val silu_temb = ay_unary(g, AY_OP_SILU, time_text_embed(g, c, timestep, guidance, pooled));
+    rotary r = pos_embed(g, c, txt_ids, img_ids);
+    ay_val img = ay_linear_layer(g, "x_embedder", hidden, c->dim, true);
+    ay_val txt = ay_linear_layer(g, "context_embedder", encoder, c->dim, true);
+    for (int64_t i = 0; i < c->layers; i++) {
+        ay_push(g, "transformer_blocks.%lld", (long long)i);
+        double_block(g, c, silu_temb, r, &img, &txt);
+        ay_pop(g);
+    }
+    if (c->single_layers > 0) {
+        ay_val x = ay_concat(g, 1, 2, txt, img);
+        for (int64_t i = 0; i < c->single_layers; i++) {
+            ay_push(g, "single_transformer_blocks.%lld", (long long)i);
+            x = single_block(g, c, silu_temb, r, x);
+            ay_pop(g);
+        }
+        img = ay_slice(g, x, 1, text, INT64_MAX);
+    }
+    ay_push(g, "norm_out");
+    ay_val m = ay_linear_layer(g, "linear", silu_temb, 2 * c->dim, true);
+    img = modulate(g, img, chunk(g, c, m, 1), chunk(g, c, m, 0));
+    ay_pop(g);
+    ay_set_output(g, "sample", ay_linear_layer(g, "proj_out", img, c->patch * c->patch * c->out_channels, true));
+}
+
+static const ay_keep_rule keep[] = {
+    {"time_text_embed.time_proj", AY_OP_COUNT, AY_F32, "timesteps to 1000 keep two digits after the point only in float32"},
+    {"pos_embed", AY_OP_COUNT, AY_F32, "rotary angles reach hundreds of radians"},
+    {"*", AY_OP_RMS_NORM, AY_F32, "squares of queries and keys leave half's range beyond 256"},
+    {"*.attn*", AY_OP_COUNT, AY_F16, NULL},
+    {"*.ff*", AY_OP_COUNT, AY_F16, NULL},
+    {"*", AY_OP_LINEAR, AY_F16, NULL},
+    {"*", AY_OP_GELU, AY_F16, NULL},
+    {"*transformer_blocks.*", AY_OP_COUNT, AY_F32, "the residual stream passes 65504 in the trained models' later blocks"},
+    {"norm_out*", AY_OP_COUNT, AY_F32, "reads the residual stream"},
+    {NULL, AY_OP_COUNT, AY_NONE, NULL},
+};
+
+static const char *const f32_inputs[] = {"timestep", "guidance", "img_ids", "txt_ids", NULL};
+
+const ay_arch ay_arch_flux = {
+    .class_name = "FluxTransformer2DModel",
+    .graph_kind = "",
+    .configure = configure,
+    .build = build,
+    .keep = keep,
+    .f32_inputs = f32_inputs,
+};
