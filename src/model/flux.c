@@ -213,7 +213,9 @@ static const ay_keep_rule keep[] = {
     {"*.ff*", AY_OP_COUNT, AY_F16, NULL},
     {"*", AY_OP_LINEAR, AY_F16, NULL},
     {"*", AY_OP_GELU, AY_F16, NULL},
+    {"*transformer_blocks.*", AY_OP_CONCAT, AY_F16, NULL},
     {"*transformer_blocks.*", AY_OP_COUNT, AY_F32, "the residual stream passes 65504 in the trained models' later blocks"},
+    {"", AY_OP_COUNT, AY_F32, "carries the residual stream between the blocks"},
     {"norm_out*", AY_OP_COUNT, AY_F32, "reads the residual stream"},
     {NULL, AY_OP_COUNT, AY_NONE, NULL},
 };
