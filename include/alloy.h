@@ -58,6 +58,105 @@ typedef enum alloy_status {
 /** Everything alloy keeps between calls: threads, the last error, the stop flag. */
 typedef struct alloy_ctx alloy_ctx;
 
+ALLOY_API const char *alloy_version(void);
+
+/* ---- context ------------------------------------------------------------------------------------------------------- */
+
+typedef enum alloy_log_level { ALLOY_LOG_ERROR, ALLOY_LOG_WARN, ALLOY_LOG_INFO, ALLOY_LOG_DEBUG } alloy_log_level;
+/** One line, without its newline. */
+typedef void (*alloy_log_fn)(void *user, alloy_log_level level, const char *line);
+/** `done` of `total` (bytes or steps; total <= 0: unknown) of the work called `stage`. Called from the calling thread. */
+typedef void (*alloy_progress_fn)(void *user, const char *stage, double done, double total);
+
+typedef struct alloy_ctx_options {
+    size_t size;                /**< sizeof this struct; set by the init function */
+    int threads;                /**< 0: one per core this process may use */
+    alloy_log_fn log;           /**< may be NULL */
+    alloy_progress_fn progress; /**< may be NULL */
+    void *user;                 /**< handed to both */
+} alloy_ctx_options;
+ALLOY_API void alloy_ctx_options_init(alloy_ctx_options *o);
+/** `o` may be NULL. */
+ALLOY_API alloy_status alloy_ctx_open(const alloy_ctx_options *o, alloy_ctx **out);
+ALLOY_API void alloy_ctx_close(alloy_ctx **ctx);
+/** The sentence of the last failure, "" if there was none. Valid until the next call on this context. */
+ALLOY_API const char *alloy_error(const alloy_ctx *ctx);
+/** Asks the running call to return ALLOY_E_CANCELLED as soon as it can. Safe in signal handlers and from any thread. */
+ALLOY_API void alloy_stop(alloy_ctx *ctx);
+/** Frees text that alloy handed out. NULL is fine. */
+ALLOY_API void alloy_free(void *p);
+
+/* ---- convert --------------------------------------------------------------------------------------------------------- */
+
+typedef struct alloy_size {
+    int width, height; /**< pixels */
+} alloy_size;
+
+/** Strings and arrays are borrowed for the call. Zero and NULL mean the model's own default. */
+typedef struct alloy_convert_options {
+    size_t size;
+    const char *output_dir;   /**< "converted" */
+    const char *name;         /**< the folder inside; default: the last part of the source's path */
+    const char *quantization; /**< "float16" (default) or "float32" */
+    const char *type;         /**< a model type as list-models shows it; checked against what was detected */
+    const char *target;       /**< "macos14" or "macos15"; default: the oldest that has what is needed */
+    alloy_size image_size;    /**< pixels */
+    int text_length;          /**< tokens of the long text encoder */
+    const char *components;   /**< comma-separated package names; default: all */
+    bool force;               /**< replace an existing folder */
+    bool skip_validation;
+} alloy_convert_options;
+ALLOY_API void alloy_convert_options_init(alloy_convert_options *o);
+/** Converts the checkpoint folder `source` to OUTPUT_DIR/NAME/. Nothing appears under that name until it is whole. */
+ALLOY_API alloy_status alloy_convert(alloy_ctx *ctx, const char *source, const alloy_convert_options *o);
+
+/* ---- run --------------------------------------------------------------------------------------------------------------- */
+
+typedef struct alloy_run_options {
+    size_t size;
+    const char *prompt;          /**< UTF-8; required */
+    const char *negative_prompt; /**< for models that have one */
+    const char *output;          /**< a .png path; "%d" or a number before the ending counts pictures. NULL: none is written */
+    alloy_size image_size;       /**< 0: what the folder was converted for */
+    int steps;                   /**< 0: the model's own */
+    double guidance_scale;       /**< negative: the model's own */
+    uint64_t seed;               /**< noise as torch.Generator("cpu").manual_seed(seed) gives it */
+    const char *scheduler;       /**< NULL: the model's own */
+    int num_images;              /**< 1 */
+    const char *compute_units;   /**< "all" (default), "cpu", "gpu", "ane" */
+    const char *latents;         /**< safetensors with the initial noise, or NULL */
+    const char *save_latents;    /**< where the final latents go, or NULL */
+    const char *emulate;         /**< "float16": round after every op, as a Mac's half precision does; or NULL */
+    bool profile;                /**< fill `report` with the time of every step of the engine */
+    char **report;               /**< JSON about what was done (times, sizes, files); alloy_free() it. May be NULL */
+} alloy_run_options;
+ALLOY_API void alloy_run_options_init(alloy_run_options *o);
+/** Runs the converted model in folder `model`. */
+ALLOY_API alloy_status alloy_run(alloy_ctx *ctx, const char *model, const alloy_run_options *o);
+
+/* ---- packages ------------------------------------------------------------------------------------------------------------ */
+
+typedef struct alloy_predict_options {
+    size_t size;
+    const char *function;      /**< NULL: the package's default */
+    const char *compute_units; /**< as in alloy_run_options */
+    const char *emulate;       /**< "float16" or NULL */
+    int64_t *overflows;        /**< with emulate: values that left half's range. May be NULL */
+} alloy_predict_options;
+ALLOY_API void alloy_predict_options_init(alloy_predict_options *o);
+/** One prediction of an .mlpackage (ML Program): safetensors in, safetensors out, tensors named as its inputs and outputs. */
+ALLOY_API alloy_status alloy_predict(alloy_ctx *ctx, const char *package, const char *input, const char *output, const alloy_predict_options *o);
+
+/** One finding; `warning`: worth knowing, not wrong. */
+typedef void (*alloy_finding_fn)(void *user, bool warning, const char *text);
+/** Checks a package or a model folder against everything that can be checked here. *findings counts what is wrong. */
+ALLOY_API alloy_status alloy_validate(alloy_ctx *ctx, const char *path, alloy_finding_fn fn, void *user, int *findings);
+
+/** What a checkpoint folder, safetensors file, package, model folder or picture is, as JSON; alloy_free() it. */
+ALLOY_API alloy_status alloy_info(alloy_ctx *ctx, const char *path, char **json);
+/** The converted models below a folder, as a JSON array; alloy_free() it. */
+ALLOY_API alloy_status alloy_list_models(alloy_ctx *ctx, const char *dir, char **json);
+
 #ifdef __cplusplus
 }
 #endif

@@ -9,6 +9,7 @@
 #include "base/sha256.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -162,7 +163,9 @@ void ay_source_hash(const ay_source *s, char hex[65]) {
         ay_sha256_add(&h, &size, sizeof size);
         ay_sha256_add(&h, f->map.data, (size_t)(header <= size - 8 ? header + 8 : size));
     }
-    ay_sha256_hex(&h, hex);
+    uint8_t digest[32];
+    ay_sha256_end(&h, digest);
+    for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);
 }
 
 /* ---- names --------------------------------------------------------------------------------------------------------- */

@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * From a checkpoint folder to a model folder: every component's graph is built and checked against its tensors before a
+ * byte is written; then the packages are streamed into NAME.partial/, which becomes NAME/ when all of it is whole.
+ */
+#include "pipe/pipe.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct conversion {
+    ay_ctx *cx;
+    const char *source;
+    const alloy_convert_options *o;
+    ay_model *m;
+    ay_source *sources[AY_MAX_PARTS];
+    json_t *configs[AY_MAX_PARTS + 1]; /* what the parts borrow; the last is the scheduler's */
+    ay_graph *graphs[AY_MAX_PARTS];
+    char *partial, *final;
+    uint64_t total, done; /* bytes of source tensors */
+    ay_target target;
+    const ay_model_part *part; /* being written */
+    const ay_source *from;
+    bool writing; /* NAME.partial/ is ours to clear away */
+} conversion;
+
+/* ---- reading the checkpoint ------------------------------------------------------------------------------------------- */
+
+static alloy_status read_folder(conversion *v) {
+    ay_ctx *cx = v->cx;
+    ay_path_kind kind = ay_path_kind_of(v->source);
+    if (kind == AY_PATH_NONE) return ay_fail(cx, ALLOY_E_IO, "%s: no such file or folder", v->source);
+    if (kind != AY_PATH_DIR) {
+        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: not a folder; give a diffusers folder, the one with model_index.json in it", v->source);
+    }
+    char *index = ay_path_join(v->m->arena, v->source, "model_index.json");
+    if (!index) return ay_nomem(cx);
+    if (ay_path_kind_of(index) != AY_PATH_FILE) {
+        return ay_fail(cx, ALLOY_E_FORMAT, "%s: not a diffusers folder (no model_index.json)%s", v->source,
+                       ay_path_kind_of(ay_path_join(v->m->arena, v->source, "alloy.json")) == AY_PATH_FILE ? "; it is converted already" : "");
+    }
+    json_t *j = NULL;
+    const char *name;
+    AY_TRY(ay_json_read(cx, index, &j));
+    alloy_status st = ay_json_str(cx, index, j, "_class_name", &name);
+    if (st == ALLOY_OK) {
+        v->m->row = ay_pipe_find(name);
+        if (!v->m->row) {
+            ay_buf known = {0};
+            int n;
+            const ay_pipe_row *const *rows = ay_pipe_list(&n);
+            for (int i = 0; i < n; i++) ay_buf_printf(&known, "%s%s", i ? ", " : "", rows[i]->class_name);
+            st = ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: pipeline \"%s\" is not known; known are: %s", index, name, known.data ? known.data : "");
+            ay_buf_free(&known);
+        } else if (v->o->type && strcmp(v->o->type, v->m->row->type) != 0) {
+            st = ay_fail(cx, ALLOY_E_MISMATCH, "%s: this is a %s checkpoint, not %s; leave --type out", v->source, v->m->row->type, v->o->type);
+        }
+    }
+    json_decref(j);
+    return st;
+}
+
+static bool wanted(const conversion *v, const char *package) {
+    const char *list = v->o->components;
+    if (!list) return true;
+    size_t n = strlen(package);
+    for (const char *p = list; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL) {
+        if (strncmp(p, package, n) == 0 && (p[n] == ',' || p[n] == 0)) return true;
+    }
+    return false;
+}
+
+static alloy_status check_component_names(conversion *v) {
+    for (const char *p = v->o->components; p && *p;) {
+        size_t n = strcspn(p, ",");
+        bool known = false;
+        ay_buf names = {0};
+        for (const ay_part_row *row = v->m->row->parts; row->package; row++) {
+            known |= strlen(row->package) == n && strncmp(row->package, p, n) == 0;
+            ay_buf_printf(&names, "%s%s", names.len ? ", " : "", row->package);
+        }
+        if (!known) ay_fail(v->cx, ALLOY_E_USAGE, "component \"%.*s\" is not one of %s", (int)n, p, names.data);
+        ay_buf_free(&names);
+        if (!known) return ALLOY_E_USAGE;
+        p += n + (p[n] == ',');
+    }
+    return ALLOY_OK;
+}
+
+static alloy_status read_parts(conversion *v) {
+    ay_ctx *cx = v->cx;
+    ay_arena *a = v->m->arena;
+    AY_TRY(check_component_names(v));
+    for (const ay_part_row *row = v->m->row->parts; row->package; row++) {
+        char *dir = ay_path_join(a, v->source, row->folder), *file = dir ? ay_path_join(a, dir, "config.json") : NULL;
+        if (!file) return ay_nomem(cx);
+        if (row->optional && ay_path_kind_of(dir) == AY_PATH_NONE) continue;
+        int i = v->m->n_parts;
+        AY_TRY(ay_json_read(cx, file, &v->configs[i]));
+        AY_TRY(ay_model_add_part(cx, v->m, row, file, v->configs[i]));
+    }
+    char *file = ay_path_join(a, v->source, "scheduler/scheduler_config.json");
+    if (!file) return ay_nomem(cx);
+    AY_TRY(ay_json_read(cx, file, &v->configs[AY_MAX_PARTS]));
+    v->m->scheduler = v->configs[AY_MAX_PARTS];
+    for (const char *const *t = v->m->row->tokenizers; *t; t++) {
+        char *dir = ay_path_join(a, v->source, *t);
+        ay_tokenizer *tok = NULL;
+        if (!dir) return ay_nomem(cx);
+        AY_TRY(ay_tokenizer_open(cx, dir, &tok));
+        ay_tokenizer_close(&tok);
+    }
+    return ALLOY_OK;
+}
+
+/* Graphs for the sizes asked for, each checked against its tensors. */
+static alloy_status build_parts(conversion *v) {
+    ay_ctx *cx = v->cx;
+    ay_model *m = v->m;
+    for (int i = 0; i < m->n_parts; i++) {
+        ay_model_part *p = &m->parts[i];
+        if (!wanted(v, p->row->package)) continue;
+        char *dir = ay_path_join(m->arena, v->source, p->row->folder);
+        if (!dir) return ay_nomem(cx);
+        AY_TRY(m->row->sizes(cx, m, p->row, m->width, m->height, m->text_length, &p->sizes));
+        AY_TRY(ay_source_open(cx, dir, &v->sources[i]));
+        AY_TRY(ay_part_graph(cx, p, &p->sizes, m->precision, &v->graphs[i]));
+        AY_TRY(ay_source_check(cx, v->sources[i], v->graphs[i], p->arch));
+        for (int k = 0; k < v->graphs[i]->n_nodes; k++) {
+            const ay_node *n = &v->graphs[i]->nodes[k];
+            if (n->op != AY_OP_PARAM) continue;
+            const ay_st_tensor *t = ay_source_find(v->sources[i], p->arch, n->name, NULL);
+            if (t) v->total += t->bytes;
+        }
+    }
+    return ALLOY_OK;
+}
+
+/* ---- writing -------------------------------------------------------------------------------------------------------------- */
+
+typedef struct put_adapter {
+    ay_sink *sink;
+    conversion *v;
+} put_adapter;
+
+static alloy_status put_piece(void *user, const void *bytes, size_t n) {
+    put_adapter *a = user;
+    AY_TRY(a->sink->put(a->sink->user, bytes, n));
+    ay_progress(a->v->cx, a->v->part->row->package, (double)a->v->done, (double)a->v->total);
+    return ay_check_stop(a->v->cx);
+}
+
+static alloy_status stream_param(void *user, const ay_node *param, ay_part part, ay_sink *out) {
+    conversion *v = user;
+    put_adapter a = {out, v};
+    if (part != AY_PART_DATA) return ay_fail(v->cx, ALLOY_E_INTERNAL, "\"%s\": only plain storage is written here", param->name);
+    return ay_source_stream(v->cx, v->from, v->part->arch, param->name, param->weight->data_dtype, put_piece, &a, &v->done);
+}
+
+static json_t *sizes_json(const ay_sizes *s) {
+    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "batch", (json_int_t)s->batch, "latent_height", (json_int_t)s->latent_height, "latent_width",
+                     (json_int_t)s->latent_width, "frames", (json_int_t)s->frames, "text_length", (json_int_t)s->text_length);
+}
+
+static alloy_status write_part(conversion *v, int i, json_t *components) {
+    ay_ctx *cx = v->cx;
+    ay_model_part *p = &v->m->parts[i];
+    v->part = p;
+    v->from = v->sources[i];
+    char hash[65];
+    ay_source_hash(v->from, hash);
+    ay_arena *arena = ay_arena_new();
+    if (!arena) return ay_nomem(cx);
+    char *path = ay_sprintf(arena, "%s/%s.mlpackage", v->partial, p->row->package);
+    char *about = ay_sprintf(arena, "%s (%s) of %s", p->row->package, p->arch->class_name, ay_path_base(v->source));
+    const char *metadata[] = {"com.alloy.version", ALLOY_VERSION, "com.alloy.source_sha256", hash, "com.alloy.class", p->arch->class_name, NULL};
+    ay_package_options po = {.target = v->target, .description = about, .author = "alloy", .metadata = metadata, .source = {stream_param, v}};
+    ay_function fn = {"main", v->graphs[i]};
+    ay_weight_entry *entries = NULL;
+    int n = 0;
+    alloy_status st = path && about ? ay_package_write(cx, path, &fn, 1, &po, arena, &entries, &n) : ay_nomem(cx);
+    if (st == ALLOY_OK) {
+        int64_t params = 0, bytes = 0;
+        for (int k = 0; k < n; k++) {
+            const ay_weight *w = &entries[k].weight;
+            ay_type t = {.dtype = w->data_dtype, .rank = w->rank};
+            memcpy(t.dim, w->dim, sizeof t.dim);
+            params += ay_type_count(&t);
+            bytes += (int64_t)(ay_weight_data_bytes(w) + ay_weight_scale_bytes(w) + ay_weight_offset_bytes(w) + ay_weight_lut_bytes(w));
+        }
+        json_object_set_new(components, p->row->package,
+                            json_pack("{s:s, s:s, s:s, s:O, s:o, s:I, s:I, s:s, s:o}", "package",
+                                      ay_path_base(path), "class", p->arch->class_name, "folder", p->row->folder, "config", p->config,
+                                      "sizes", sizes_json(&p->sizes), "parameters", (json_int_t)params, "bytes", (json_int_t)bytes,
+                                      "source_sha256", hash, "weights", ay_weight_table(entries, n)));
+    }
+    ay_arena_free(arena);
+    return st;
+}
+
+static alloy_status copy_folder(conversion *v, const char *name) {
+    ay_ctx *cx = v->cx;
+    ay_arena *a = v->m->arena;
+    char *from = ay_path_join(a, v->source, name), *to = ay_path_join(a, v->partial, name), **files;
+    int n;
+    if (!from || !to) return ay_nomem(cx);
+    AY_TRY(ay_mkdirs(cx, to));
+    AY_TRY(ay_list_dir(cx, a, from, &files, &n));
+    for (int i = 0; i < n; i++) {
+        char *f = ay_path_join(a, from, files[i]), *t = ay_path_join(a, to, files[i]);
+        if (!f || !t) return ay_nomem(cx);
+        if (ay_path_kind_of(f) == AY_PATH_FILE) AY_TRY(ay_file_copy(cx, f, t));
+    }
+    return ALLOY_OK;
+}
+
+static alloy_status write_manifest(conversion *v, json_t *components, json_t *prediction) {
+    ay_model *m = v->m;
+    json_t *j = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:O, s:O, s:O}", "format", 1, "alloy", ALLOY_VERSION, "name",
+                          ay_path_base(v->final), "type", m->row->type, "pipeline", m->row->class_name, "quantization",
+                          m->precision == AY_F32 ? "float32" : "float16", "target", v->target == AY_TARGET_MACOS15 ? "macos15" : "macos14",
+                          "width", m->width, "height", m->height, "text_length", m->text_length, "prediction", prediction, "scheduler",
+                          m->scheduler, "components", components);
+    char *path = ay_path_join(m->arena, v->partial, "alloy.json");
+    alloy_status st = j && path ? ALLOY_OK : ay_nomem(v->cx);
+    if (st == ALLOY_OK) {
+        json_object_set_new(j, "source", json_string(ay_path_base(v->source)));
+        st = ay_json_write(v->cx, path, j);
+    }
+    json_decref(j);
+    return st;
+}
+
+static void log_finding(void *user, bool warning, const char *text) {
+    ay_log(user, warning ? AY_LOG_DEBUG : AY_LOG_ERROR, "%s", text);
+}
+
+static alloy_status validate_all(conversion *v) {
+    for (int i = 0; i < v->m->n_parts; i++) {
+        if (!v->graphs[i]) continue;
+        char *path = ay_sprintf(v->m->arena, "%s/%s.mlpackage", v->partial, v->m->parts[i].row->package);
+        int findings = 0, warnings = 0;
+        if (!path) return ay_nomem(v->cx);
+        AY_TRY(ay_package_validate(v->cx, path, log_finding, v->cx, &findings, &warnings));
+        if (findings) {
+            return ay_fail(v->cx, ALLOY_E_INTERNAL, "%s: %d findings in a package just written; this is a bug in alloy, please report it", path,
+                           findings);
+        }
+    }
+    return ALLOY_OK;
+}
+
+static alloy_status write_all(conversion *v, json_t *components, json_t *prediction) {
+    ay_ctx *cx = v->cx;
+    AY_TRY(ay_mkdirs(cx, v->o->output_dir));
+    if (ay_path_kind_of(v->partial) != AY_PATH_NONE) {
+        ay_log(cx, AY_LOG_INFO, "%s: left by an interrupted conversion; starting over", v->partial);
+        AY_TRY(ay_remove_tree(cx, v->partial));
+    }
+    int64_t available = ay_disk_free(v->o->output_dir);
+    if (available >= 0 && v->m->precision == AY_F16 && (uint64_t)available < v->total / 2) {
+        return ay_fail(cx, ALLOY_E_IO, "%s: %.1f GB free, about %.1f GB needed; make room or choose another --output-dir", v->o->output_dir,
+                       (double)available / 1e9, (double)v->total / 1e9);
+    }
+    AY_TRY(ay_mkdirs(cx, v->partial));
+    v->writing = true;
+    for (int i = 0; i < v->m->n_parts; i++) {
+        if (v->graphs[i]) AY_TRY(write_part(v, i, components));
+    }
+    for (const char *const *t = v->m->row->tokenizers; *t; t++) AY_TRY(copy_folder(v, *t));
+    AY_TRY(write_manifest(v, components, prediction));
+    if (!v->o->skip_validation) AY_TRY(validate_all(v));
+    if (ay_path_kind_of(v->final) != AY_PATH_NONE) AY_TRY(ay_remove_tree(cx, v->final));
+    return ay_rename(cx, v->partial, v->final);
+}
+
+/* ---- the whole -------------------------------------------------------------------------------------------------------------- */
+
+static alloy_status check_options(ay_ctx *cx, const alloy_convert_options *o, conversion *v) {
+    static const char *const kinds[] = {"float16", "float32"};
+    const char *q = o->quantization ? o->quantization : kinds[0];
+    if (strcmp(q, kinds[0]) != 0 && strcmp(q, kinds[1]) != 0) {
+        return ay_fail(cx, ALLOY_E_USAGE, "quantization \"%s\" is not known; float16 and float32 are", q);
+    }
+    v->m->precision = strcmp(q, kinds[1]) == 0 ? AY_F32 : AY_F16;
+    v->target = AY_TARGET_MACOS14;
+    if (o->target && strcmp(o->target, "macos15") == 0) v->target = AY_TARGET_MACOS15;
+    else if (o->target && strcmp(o->target, "macos14") != 0) return ay_fail(cx, ALLOY_E_USAGE, "target \"%s\" is not known; macos14 and macos15 are", o->target);
+    if (o->image_size.width < 0 || o->image_size.height < 0 || o->text_length < 0) return ay_fail(cx, ALLOY_E_USAGE, "sizes cannot be negative");
+    return ALLOY_OK;
+}
+
+static alloy_status choose_names(conversion *v) {
+    ay_arena *a = v->m->arena;
+    char *source = ay_strdup(a, v->source);
+    if (!source) return ay_nomem(v->cx);
+    for (size_t n = strlen(source); n > 1 && source[n - 1] == '/'; n--) source[n - 1] = 0;
+    v->source = source;
+    const char *name = v->o->name ? v->o->name : ay_path_base(source);
+    if (!*name || strchr(name, '/') || name[0] == '.') return ay_fail(v->cx, ALLOY_E_USAGE, "name \"%s\": give --name a plain folder name", name);
+    v->final = ay_path_join(a, v->o->output_dir, name);
+    v->partial = ay_sprintf(a, "%s/%s.partial", v->o->output_dir, name);
+    if (!v->final || !v->partial) return ay_nomem(v->cx);
+    if (ay_path_kind_of(v->final) != AY_PATH_NONE && !v->o->force) {
+        return ay_fail(v->cx, ALLOY_E_USAGE, "%s: exists already; --force replaces it, --name chooses another", v->final);
+    }
+    return ALLOY_OK;
+}
+
+static alloy_status convert(conversion *v, json_t *components, json_t *prediction) {
+    ay_model *m = v->m;
+    AY_TRY(check_options(v->cx, v->o, v));
+    AY_TRY(choose_names(v));
+    AY_TRY(read_folder(v));
+    AY_TRY(read_parts(v));
+    m->width = v->o->image_size.width;
+    m->height = v->o->image_size.height;
+    m->text_length = v->o->text_length;
+    AY_TRY(m->row->defaults(v->cx, m, &m->width, &m->height, &m->text_length, prediction));
+    AY_TRY(build_parts(v));
+    ay_log(v->cx, AY_LOG_INFO, "%s: %s, %s for %s, %dx%d pixels, %d text tokens", v->source, m->row->class_name,
+           m->precision == AY_F32 ? "float32" : "float16", v->target == AY_TARGET_MACOS15 ? "macOS 15" : "macOS 14", m->width, m->height,
+           m->text_length);
+    return write_all(v, components, prediction);
+}
+
+alloy_status ay_convert(ay_ctx *cx, const char *source, const alloy_convert_options *given) {
+    alloy_convert_options o = *given;
+    if (!o.output_dir) o.output_dir = "converted";
+    conversion v = {.cx = cx, .source = source, .o = &o};
+    v.m = calloc(1, sizeof *v.m);
+    json_t *components = json_object(), *prediction = json_object();
+    alloy_status st = v.m && components && prediction ? ALLOY_OK : ay_nomem(cx);
+    if (v.m) v.m->arena = ay_arena_new();
+    if (st == ALLOY_OK && !v.m->arena) st = ay_nomem(cx);
+    if (st == ALLOY_OK) st = convert(&v, components, prediction);
+    if (st != ALLOY_OK && v.writing) { /* the sentence that matters is the first one */
+        char *said = ay_strdup(v.m->arena, ay_error_text(cx));
+        ay_remove_tree(cx, v.partial);
+        if (said) ay_fail(cx, st, "%s", said);
+    }
+    for (int i = 0; i < AY_MAX_PARTS; i++) {
+        ay_graph_free(v.graphs[i]);
+        ay_source_close(&v.sources[i]);
+        json_decref(v.configs[i]);
+    }
+    json_decref(v.configs[AY_MAX_PARTS]);
+    json_decref(components);
+    json_decref(prediction);
+    if (st == ALLOY_OK) ay_log(cx, AY_LOG_INFO, "wrote %s", v.final);
+    ay_model_close(&v.m);
+    return st;
+}

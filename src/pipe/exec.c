@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * One component, ready to run: a package's own program where the size is the one it was converted for, else the model's
+ * graph built anew with the package's weights bound by name through alloy.json's table.
+ */
+#include "pipe/pipe.h"
+
+#include "pass/pass.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct ay_component {
+    ay_package *package;
+    ay_program *program;
+    ay_arena *arena;
+    ay_tensor *inputs, *outputs;
+    int n_inputs, n_outputs;
+};
+
+/* Types the graph for half precision by the architecture's rules. */
+static alloy_status to_half(ay_ctx *cx, ay_graph *g, const ay_arch *arch) {
+    int n = 0;
+    while (arch->keep && arch->keep[n].scope) n++;
+    ay_precision_rule *rules = ay_alloc(g->arena, (size_t)(n + 1) * sizeof *rules);
+    if (!rules) return ay_nomem(cx);
+    for (int i = 0; i < n; i++) {
+        const ay_keep_rule *k = &arch->keep[i];
+        rules[i] = (ay_precision_rule){k->scope, k->op, k->dtype, k->reason};
+    }
+    ay_precision p = {.rules = rules, .f32_inputs = arch->f32_inputs};
+    return ay_pass_precision(g, &p);
+}
+
+alloy_status ay_part_graph(ay_ctx *cx, const ay_model_part *part, const ay_sizes *sizes, ay_dtype precision, ay_graph **out) {
+    *out = NULL;
+    ay_graph *g = ay_graph_new(cx);
+    if (!g) return ay_nomem(cx);
+    part->arch->build(g, part->cfg, sizes);
+    alloy_status st = ay_graph_status(g);
+    if (st == ALLOY_OK) st = ay_pass_dce(g, NULL);
+    if (st == ALLOY_OK && precision == AY_F16) st = to_half(cx, g, part->arch);
+    if (st != ALLOY_OK) {
+        ay_graph_free(g);
+        return st;
+    }
+    *out = g;
+    return ALLOY_OK;
+}
+
+/* ---- weights by name --------------------------------------------------------------------------------------------------- */
+
+static ay_dtype dtype_by_name(const char *name) {
+    for (int t = AY_NONE + 1; name && t < AY_DTYPE_COUNT; t++) {
+        if (strcmp(ay_dtype_name((ay_dtype)t), name) == 0) return (ay_dtype)t;
+    }
+    return AY_NONE;
+}
+
+static alloy_status blob(ay_ctx *cx, ay_package *p, const char *what, const json_t *j, const char *name, size_t bytes, ay_dtype dtype,
+                         const void **data) {
+    int64_t offset;
+    ay_dtype found;
+    size_t have;
+    AY_TRY(ay_json_int(cx, what, j, "offset", 1, INT64_MAX, &offset));
+    AY_TRY(ay_package_blob(p, (uint64_t)offset, &found, data, &have));
+    if (found != dtype || have != bytes) {
+        return ay_fail(cx, ALLOY_E_MISMATCH, "%s: \"%s\" should be %zu bytes of %s at offset %lld, but the weight file has %zu bytes of %s there; "
+                       "convert the model again", what, name, bytes, ay_dtype_name(dtype), (long long)offset, have, ay_dtype_name(found));
+    }
+    return ALLOY_OK;
+}
+
+static alloy_status read_scale(ay_ctx *cx, ay_package *p, const char *what, const char *name, const json_t *row, ay_weight *w) {
+    const json_t *j = json_object_get(row, "scale"), *zero = json_object_get(row, "zero_point");
+    int n;
+    w->scale_dtype = dtype_by_name(json_string_value(json_object_get(j, "dtype")));
+    AY_TRY(ay_json_ints(cx, what, j, "shape", 1, INT32_MAX, AY_MAX_RANK, w->scale_dim, &n));
+    for (int k = 0; k < w->rank; k++) {
+        if (n != w->rank || w->dim[k] % w->scale_dim[k]) {
+            return ay_fail(cx, ALLOY_E_MISMATCH, "%s: the scales of \"%s\" do not divide its shape", what, name);
+        }
+    }
+    AY_TRY(blob(cx, p, what, j, name, ay_weight_scale_bytes(w), w->scale_dtype, &w->scale));
+    if (!zero) return ALLOY_OK;
+    w->offset_dtype = dtype_by_name(json_string_value(json_object_get(zero, "dtype")));
+    return blob(cx, p, what, zero, name, ay_weight_offset_bytes(w), w->offset_dtype, &w->offset);
+}
+
+static alloy_status read_lut(ay_ctx *cx, ay_package *p, const char *what, const char *name, const json_t *row, ay_weight *w) {
+    const json_t *j = json_object_get(row, "lut");
+    int n;
+    int64_t axis;
+    w->lut_dtype = dtype_by_name(json_string_value(json_object_get(j, "dtype")));
+    AY_TRY(ay_json_ints(cx, what, j, "shape", 1, INT32_MAX, AY_MAX_RANK + 2, w->lut_dim, &n));
+    AY_TRY(ay_json_int_or(cx, what, j, "vector_axis", 0, AY_MAX_RANK - 1, 0, &axis));
+    if (n != w->rank + 2) return ay_fail(cx, ALLOY_E_MISMATCH, "%s: the palette of \"%s\" has %d dimensions, expected %d", what, name, n, w->rank + 2);
+    w->vector_axis = (int)axis;
+    return blob(cx, p, what, j, name, ay_weight_lut_bytes(w), w->lut_dtype, &w->lut);
+}
+
+/* One row of the table onto the PARAM that asks for it; shapes must be equal, storage is the file's. */
+static alloy_status bind_row(ay_ctx *cx, ay_package *p, const char *what, const json_t *row, ay_node *n) {
+    ay_weight w = {.value_dtype = n->type.dtype};
+    const char *store;
+    AY_TRY(ay_json_str(cx, what, row, "store", &store));
+    AY_TRY(ay_json_ints(cx, what, row, "shape", 0, INT64_MAX, AY_MAX_RANK, w.dim, &w.rank));
+    ay_type found = {.dtype = n->type.dtype, .rank = w.rank};
+    memcpy(found.dim, w.dim, sizeof w.dim);
+    if (!ay_type_equal(&found, &n->type)) {
+        char a[160], b[160];
+        return ay_fail(cx, ALLOY_E_MISMATCH, "%s: \"%s\" is %s, the model's graph asks for %s", what, n->name, ay_type_text(&found, a),
+                       ay_type_text(&n->type, b));
+    }
+    w.store = strcmp(store, "block") == 0 ? AY_STORE_BLOCK : strcmp(store, "lut") == 0 ? AY_STORE_LUT : AY_STORE_PLAIN;
+    w.data_dtype = dtype_by_name(json_string_value(json_object_get(row, "dtype")));
+    if (w.data_dtype == AY_NONE) return ay_fail(cx, ALLOY_E_FORMAT, "%s: \"%s\" has an unknown dtype", what, n->name);
+    if (w.store == AY_STORE_BLOCK) AY_TRY(read_scale(cx, p, what, n->name, row, &w));
+    if (w.store == AY_STORE_LUT) AY_TRY(read_lut(cx, p, what, n->name, row, &w));
+    AY_TRY(blob(cx, p, what, row, n->name, ay_weight_data_bytes(&w), w.data_dtype, &w.data));
+    *n->weight = w;
+    return ALLOY_OK;
+}
+
+static alloy_status bind_weights(ay_ctx *cx, const ay_model *m, const ay_model_part *part, ay_package *p, ay_graph *g) {
+    char *what = ay_path_join(g->arena, m->dir, "alloy.json");
+    const json_t *entry = json_object_get(json_object_get(m->json, "components"), part->row->package);
+    const json_t *table = json_object_get(entry, "weights"), *row;
+    json_t *index = json_object();
+    size_t i;
+    if (!what || !index) return ay_nomem(cx);
+    json_array_foreach(table, i, row) {
+        const char *name = json_string_value(json_object_get(row, "name"));
+        if (name) json_object_set(index, name, (json_t *)row);
+    }
+    alloy_status st = ALLOY_OK;
+    for (int k = 0; k < g->n_nodes && st == ALLOY_OK; k++) {
+        ay_node *n = &g->nodes[k];
+        if (n->op != AY_OP_PARAM) continue;
+        row = json_object_get(index, n->name);
+        if (!row) st = ay_fail(cx, ALLOY_E_MISMATCH, "%s: the weight table of %s has no \"%s\"; convert the model again", what, part->row->package, n->name);
+        else st = bind_row(cx, p, what, row, n);
+    }
+    json_decref(index);
+    return st;
+}
+
+/* ---- opening -------------------------------------------------------------------------------------------------------------- */
+
+static alloy_status copy_io(ay_ctx *cx, ay_component *c, const ay_graph *g) {
+    c->arena = ay_arena_new();
+    if (!c->arena) return ay_nomem(cx);
+    c->outputs = ay_alloc(c->arena, (size_t)(g->n_outputs + 1) * sizeof *c->outputs);
+    c->inputs = ay_alloc(c->arena, (size_t)(g->n_nodes + 1) * sizeof *c->inputs);
+    if (!c->outputs || !c->inputs) return ay_nomem(cx);
+    for (int i = 0; i < g->n_outputs; i++) {
+        c->outputs[c->n_outputs++] = (ay_tensor){ay_strdup(c->arena, g->outputs[i].name), *ay_type_of(g, g->outputs[i].value), NULL};
+    }
+    for (int i = 0; i < g->n_nodes; i++) {
+        if (g->nodes[i].op == AY_OP_INPUT) c->inputs[c->n_inputs++] = (ay_tensor){ay_strdup(c->arena, g->nodes[i].name), g->nodes[i].type, NULL};
+    }
+    return ay_arena_failed(c->arena) ? ay_nomem(cx) : ALLOY_OK;
+}
+
+static alloy_status compile(ay_ctx *cx, ay_component *c, const ay_graph *g, const ay_exec_options *o) {
+    ay_compile_opts opts = {.emulate_f16 = o && o->emulate_f16};
+    AY_TRY(copy_io(cx, c, g));
+    AY_TRY(ay_cpu_compile(cx, g, &opts, &c->program));
+    if (o && o->profile) ay_program_profile(c->program, true);
+    return ALLOY_OK;
+}
+
+alloy_status ay_component_open_package(ay_ctx *cx, const char *path, const char *function, const ay_exec_options *o, ay_component **out) {
+    *out = NULL;
+    ay_component *c = calloc(1, sizeof *c);
+    if (!c) return ay_nomem(cx);
+    ay_graph *g = NULL;
+    alloy_status st = ay_package_open(cx, path, &c->package);
+    if (st == ALLOY_OK) st = ay_package_graph(c->package, function, &g);
+    if (st == ALLOY_OK) st = compile(cx, c, g, o);
+    ay_graph_free(g);
+    if (st != ALLOY_OK) {
+        ay_component_close(&c);
+        return st;
+    }
+    *out = c;
+    return ALLOY_OK;
+}
+
+static alloy_status open_rebuilt(ay_ctx *cx, const ay_model *m, const ay_model_part *part, const char *path, const ay_sizes *sizes,
+                                 const ay_exec_options *o, ay_component *c) {
+    ay_graph *g = NULL;
+    AY_TRY(ay_package_open(cx, path, &c->package));
+    AY_TRY(ay_part_graph(cx, part, sizes, m->precision, &g));
+    alloy_status st = bind_weights(cx, m, part, c->package, g);
+    if (st == ALLOY_OK) st = compile(cx, c, g, o);
+    ay_graph_free(g);
+    return st;
+}
+
+alloy_status ay_component_open(ay_ctx *cx, const ay_model *m, const char *package, const ay_sizes *sizes, const ay_exec_options *o,
+                               ay_component **out) {
+    *out = NULL;
+    const ay_model_part *part = ay_model_find(m, package);
+    if (!part) {
+        return ay_fail(cx, ALLOY_E_MISMATCH, "%s: has no %s; convert the checkpoint again without leaving it out", m->dir, package);
+    }
+    ay_arena *a = ay_arena_new();
+    char *path = a ? ay_sprintf(a, "%s/%s.mlpackage", m->dir, package) : NULL;
+    alloy_status st = path ? ALLOY_OK : ay_nomem(cx);
+    if (st == ALLOY_OK && memcmp(sizes, &part->sizes, sizeof *sizes) == 0) {
+        st = ay_component_open_package(cx, path, NULL, o, out);
+    } else if (st == ALLOY_OK) {
+        ay_component *c = calloc(1, sizeof *c);
+        st = c ? open_rebuilt(cx, m, part, path, sizes, o, c) : ay_nomem(cx);
+        if (st == ALLOY_OK) *out = c;
+        else ay_component_close(&c);
+    }
+    ay_arena_free(a);
+    return st;
+}
+
+void ay_component_close(ay_component **c) {
+    if (!c || !*c) return;
+    ay_program_free(&(*c)->program);
+    ay_package_close(&(*c)->package);
+    ay_arena_free((*c)->arena);
+    free(*c);
+    *c = NULL;
+}
+
+alloy_status ay_component_run(ay_ctx *cx, ay_component *c, const ay_tensor *in, int n_in, ay_tensor *out, int n_out) {
+    return ay_program_run(cx, c->program, in, n_in, out, n_out);
+}
+
+const ay_tensor *ay_component_outputs(const ay_component *c, int *n) {
+    *n = c->n_outputs;
+    return c->outputs;
+}
+
+const ay_tensor *ay_component_inputs(const ay_component *c, int *n) {
+    *n = c->n_inputs;
+    return c->inputs;
+}
+
+int64_t ay_component_overflows(const ay_component *c) { return ay_program_overflows(c->program); }
+size_t ay_component_peak(const ay_component *c) { return ay_program_peak(c->program); }
+
+json_t *ay_component_profile(const ay_component *c) {
+    const ay_step_profile *rows;
+    int n = ay_program_steps(c->program, &rows);
+    json_t *a = json_array();
+    for (int i = 0; i < n; i++) {
+        json_array_append_new(a, json_pack("{s:s, s:s, s:f, s:f, s:f, s:I}", "what", rows[i].what ? rows[i].what : "", "scope",
+                                           rows[i].scope ? rows[i].scope : "", "seconds", rows[i].seconds, "flops", rows[i].flops, "bytes",
+                                           rows[i].bytes, "calls", (json_int_t)rows[i].calls));
+    }
+    return a;
+}

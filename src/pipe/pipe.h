@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Pipelines: what calls what. A row says which components a pipeline class has, what sizes they need, and how a prompt
+ * becomes a picture; converting, running and describing are the same code for every row.
+ *
+ *   convert.c   checkpoint folder -> model folder        exec.c      one component, ready to run
+ *   manifest.c  alloy.json                               run.c       model folder + prompt -> pictures
+ *   flow.c      flow-matching schedule and step          pipe_*.c    one pipeline family each
+ */
+#ifndef AY_PIPE_H
+#define AY_PIPE_H
+
+#include "coreml/coreml.h"
+#include "cpu/cpu.h"
+#include "io/io.h"
+#include "model/model.h"
+#include "source/source.h"
+#include "token/token.h"
+
+/* ---- the list -------------------------------------------------------------------------------------------------------- */
+
+/** One component of a pipeline: where its weights are in a checkpoint folder, what it is called in a model folder. */
+typedef struct ay_part_row {
+    const char *package;    /* "Transformer": Transformer.mlpackage, and the key in alloy.json; NULL ends the list */
+    const char *folder;     /* "transformer" in the checkpoint */
+    const char *graph_kind; /* which graph of the class */
+    bool optional;          /* left out when the checkpoint has no such folder */
+} ay_part_row;
+
+typedef struct ay_request ay_request;
+typedef struct ay_model ay_model;
+
+typedef struct ay_pipe_row {
+    const char *class_name; /* _class_name of model_index.json */
+    const char *type;       /* what list-models shows */
+    const ay_part_row *parts;
+    const char *const *tokenizers; /* folders to copy, NULL-terminated */
+    /** Fills what the caller left 0 in w, h, text, and the model's prediction defaults (steps, guidance_scale) as JSON. */
+    alloy_status (*defaults)(ay_ctx *cx, const ay_model *m, int *w, int *h, int *text, json_t *prediction);
+    /** The sizes one component is built for; a picture that does not fit is a sentence that says which sizes do. */
+    alloy_status (*sizes)(ay_ctx *cx, const ay_model *m, const ay_part_row *part, int w, int h, int text, ay_sizes *out);
+    alloy_status (*run)(ay_ctx *cx, ay_model *m, ay_request *r);
+} ay_pipe_row;
+
+const ay_pipe_row *ay_pipe_find(const char *class_name);
+const ay_pipe_row *const *ay_pipe_list(int *n);
+
+/* ---- a model: a checkpoint folder being converted, or a model folder being run ---------------------------------------- */
+
+typedef struct ay_model_part {
+    const ay_part_row *row;
+    const ay_arch *arch;
+    const json_t *config; /* borrowed from the manifest */
+    void *cfg;            /* the architecture's own struct */
+    ay_sizes sizes;       /* what the package was converted for */
+} ay_model_part;
+
+enum { AY_MAX_PARTS = 16 };
+
+struct ay_model {
+    ay_arena *arena;
+    char *dir;       /* the model folder; NULL while converting */
+    json_t *json;    /* alloy.json */
+    const ay_pipe_row *row;
+    ay_model_part parts[AY_MAX_PARTS];
+    int n_parts;
+    const json_t *scheduler; /* scheduler_config.json */
+    int width, height, text_length;
+    ay_dtype precision; /* AY_F16 or AY_F32 */
+};
+
+alloy_status ay_model_open(ay_ctx *cx, const char *dir, ay_model **out);
+void ay_model_close(ay_model **m);
+/** By package name; NULL when this model has no such part. */
+const ay_model_part *ay_model_find(const ay_model *m, const char *package);
+/** Reads class and configuration of one part from its config JSON (borrowed) and adds it to the model. `what` names the file. */
+alloy_status ay_model_add_part(ay_ctx *cx, ay_model *m, const ay_part_row *row, const char *what, const json_t *config);
+/** The storage of every PARAM as alloy.json keeps it: name, dtype, shape, offsets in weight.bin. */
+json_t *ay_weight_table(const ay_weight_entry *e, int n);
+
+/** Builds the graph of a part for `sizes` and types it for `precision`. */
+alloy_status ay_part_graph(ay_ctx *cx, const ay_model_part *part, const ay_sizes *sizes, ay_dtype precision, ay_graph **out);
+
+/* ---- one component, ready to run ------------------------------------------------------------------------------------------ */
+
+typedef struct ay_component ay_component;
+typedef struct ay_exec_options {
+    bool emulate_f16;
+    bool profile;
+} ay_exec_options;
+
+/** At the size it was converted for, the package's own MIL program; at another, the graph built anew with the package's
+ *  weights bound by name. */
+alloy_status ay_component_open(ay_ctx *cx, const ay_model *m, const char *package, const ay_sizes *sizes, const ay_exec_options *o,
+                               ay_component **out);
+/** Any .mlpackage by path, one function. */
+alloy_status ay_component_open_package(ay_ctx *cx, const char *path, const char *function, const ay_exec_options *o, ay_component **out);
+void ay_component_close(ay_component **c);
+alloy_status ay_component_run(ay_ctx *cx, ay_component *c, const ay_tensor *in, int n_in, ay_tensor *out, int n_out);
+/** Outputs of the program, in order: names and types (data NULL). */
+const ay_tensor *ay_component_outputs(const ay_component *c, int *n);
+const ay_tensor *ay_component_inputs(const ay_component *c, int *n);
+int64_t ay_component_overflows(const ay_component *c);
+size_t ay_component_peak(const ay_component *c);
+json_t *ay_component_profile(const ay_component *c); /* array of steps, new reference */
+
+/* ---- a request ---------------------------------------------------------------------------------------------------------------- */
+
+struct ay_request {
+    const alloy_run_options *o;
+    int width, height, steps;
+    double guidance_scale;
+    ay_exec_options exec;
+    json_t *report; /* pipelines add what they did: "encode_s", "steps_s" [], "decode_s", "peak_bytes", "profile" */
+    /** Takes each finished picture. */
+    alloy_status (*take)(void *user, ay_ctx *cx, int index, const ay_image *im);
+    void *user;
+};
+
+alloy_status ay_convert(ay_ctx *cx, const char *source, const alloy_convert_options *o);
+alloy_status ay_run(ay_ctx *cx, const char *model, const alloy_run_options *o);
+alloy_status ay_predict(ay_ctx *cx, const char *package, const char *in, const char *out, const alloy_predict_options *o);
+alloy_status ay_info(ay_ctx *cx, const char *path, char **json);
+alloy_status ay_list_models(ay_ctx *cx, const char *dir, char **json);
+alloy_status ay_validate_path(ay_ctx *cx, const char *path, alloy_finding_fn fn, void *user, int *findings);
+/** "cpu", "gpu", "ane", "all" or NULL against what this machine has. */
+alloy_status ay_check_compute_units(ay_ctx *cx, const char *units);
+alloy_status ay_check_emulate(ay_ctx *cx, const char *emulate, bool *on);
+
+/** Token ids of a prompt, padded to `length`: int32 [1, length] in `arena`. Says when the text was cut. */
+alloy_status ay_tokenize(ay_ctx *cx, const ay_model *m, const char *folder, const char *text, int length, ay_arena *arena, int32_t **ids);
+/** [-1, 1] planes [3, H, W] to 8-bit RGB, rounding half to even as diffusers' image processor does. */
+alloy_status ay_planes_to_image(ay_ctx *cx, const float *planes, int width, int height, ay_image *out);
+double ay_now(void); /* seconds, monotonic */
+
+/* ---- flow matching (flow.c) ------------------------------------------------------------------------------------------------------- */
+
+typedef struct ay_flow {
+    int steps;
+    float *sigmas; /* steps + 1, the last one terminal */
+    float *timesteps;
+} ay_flow;
+/** The schedule of diffusers' FlowMatchEulerDiscreteScheduler for its own configuration; `tokens`: length of the picture's
+ *  sequence, for the resolution-dependent shift. In `arena`. */
+alloy_status ay_flow_schedule(ay_ctx *cx, ay_arena *arena, const json_t *config, int steps, int64_t tokens, ay_flow *out);
+/** sample += (sigma[i+1] - sigma[i]) * velocity, in float32. */
+void ay_flow_step(const ay_flow *f, int i, const float *velocity, float *sample, int64_t n);
+
+#endif

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The one list of pipelines.
+ */
+#include "pipe/pipe.h"
+
+#include <string.h>
+
+extern const ay_pipe_row ay_pipe_flux;
+
+static const ay_pipe_row *const rows[] = {
+    &ay_pipe_flux,
+};
+
+const ay_pipe_row *const *ay_pipe_list(int *n) {
+    *n = (int)(sizeof rows / sizeof rows[0]);
+    return rows;
+}
+
+const ay_pipe_row *ay_pipe_find(const char *class_name) {
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        if (strcmp(rows[i]->class_name, class_name) == 0) return rows[i];
+    }
+    return NULL;
+}
