@@ -39,12 +39,10 @@ const char *ay_error_text(const ay_ctx *cx);
 
 /* ---- context ----------------------------------------------------------------------------------------------------- */
 
-typedef enum ay_log_level { AY_LOG_ERROR, AY_LOG_WARN, AY_LOG_INFO, AY_LOG_DEBUG } ay_log_level;
-
-/** Called with whole lines (no newline at the end). */
-typedef void (*ay_log_fn)(void *user, ay_log_level level, const char *line);
-/** `done` of `total` (bytes, steps; total <= 0: unknown) of the work called `stage`. */
-typedef void (*ay_progress_fn)(void *user, const char *stage, double done, double total);
+enum { AY_LOG_ERROR = ALLOY_LOG_ERROR, AY_LOG_WARN = ALLOY_LOG_WARN, AY_LOG_INFO = ALLOY_LOG_INFO, AY_LOG_DEBUG = ALLOY_LOG_DEBUG };
+typedef alloy_log_level ay_log_level;
+typedef alloy_log_fn ay_log_fn;
+typedef alloy_progress_fn ay_progress_fn;
 
 struct alloy_ctx {
     alloy_status code;

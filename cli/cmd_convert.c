@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * alloy convert SOURCE: a checkpoint folder to a model folder.
+ */
+#include "cli.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* "512x768" */
+static bool parse_size(const char *text, alloy_size *s) {
+    char *end;
+    long w = strtol(text, &end, 10);
+    if (end == text || *end != 'x') return false;
+    const char *rest = end + 1;
+    long h = strtol(rest, &end, 10);
+    if (end == rest || *end || w < 1 || h < 1 || w > 1 << 20 || h > 1 << 20) return false;
+    *s = (alloy_size){(int)w, (int)h};
+    return true;
+}
+
+int cmd_convert(int argc, char **argv) {
+    app a = {0};
+    alloy_convert_options o;
+    alloy_convert_options_init(&o);
+    bool help = false;
+    const char *size = NULL;
+    const option options[] = {
+        {"--help", "-h", OPTION_FLAG, &help, NULL, "this text", 0},
+        {"--output-dir", "-o", OPTION_TEXT, &o.output_dir, "DIR", "where the model folder goes (default: converted)", 0},
+        {"--name", NULL, OPTION_TEXT, &o.name, "NAME", "name of the model folder (default: the source's)", 0},
+        {"--quantization", NULL, OPTION_TEXT, &o.quantization, "KIND", "float16 (default) or float32", 0},
+        {"--type", NULL, OPTION_TEXT, &o.type, "T", "insist on this model type; it is detected otherwise", 0},
+        {"--target", NULL, OPTION_TEXT, &o.target, "T", "macos14 (default) or macos15", 0},
+        {"--width", NULL, OPTION_INT, &o.image_size.width, "W", "pixels (default: the model's own); run can make other sizes", 1},
+        {"--height", NULL, OPTION_INT, &o.image_size.height, "H", "pixels", 1},
+        {"--size", NULL, OPTION_TEXT, &size, "WxH", "both at once", 0},
+        {"--text-length", NULL, OPTION_INT, &o.text_length, "N", "tokens of the long text encoder (default: the model's own)", 1},
+        {"--components", NULL, OPTION_TEXT, &o.components, "LIST", "only these packages, by name, with commas between", 0},
+        {"--force", "-f", OPTION_FLAG, &o.force, NULL, "replace a model folder that exists", 0},
+        {"--skip-validation", NULL, OPTION_FLAG, &o.skip_validation, NULL, "do not check the packages after writing them", 0},
+        COMMON_OPTIONS(a),
+    };
+    const char *source[1];
+    int n, bad = cli_parse("convert", argc, argv, options, source, 1, &n);
+    if (bad) return bad;
+    if (help) {
+        cli_help("convert", "SOURCE [OPTIONS]", "Converts a diffusers checkpoint folder to Core ML packages in DIR/NAME/.", options);
+        return 0;
+    }
+    if (n != 1) {
+        fprintf(stderr, "alloy convert: say which checkpoint: alloy convert FOLDER\n");
+        return 2;
+    }
+    if (size && !parse_size(size, &o.image_size)) {
+        fprintf(stderr, "alloy convert: --size wants WIDTHxHEIGHT, such as 512x768, not \"%s\"\n", size);
+        return 2;
+    }
+    if (cli_open(&a)) return 1;
+    return cli_end(&a, alloy_convert(a.ctx, source[0], &o));
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * alloy predict PACKAGE: one prediction, safetensors in, safetensors out.
+ */
+#include "cli.h"
+
+#include <stdio.h>
+
+int cmd_predict(int argc, char **argv) {
+    app a = {0};
+    alloy_predict_options o;
+    alloy_predict_options_init(&o);
+    int64_t overflows = -1;
+    bool help = false;
+    const char *input = NULL, *output = NULL;
+    const option options[] = {
+        {"--help", "-h", OPTION_FLAG, &help, NULL, "this text", 0},
+        {"--input", "-i", OPTION_TEXT, &input, "FILE", "safetensors with the inputs, by name", 0},
+        {"--output", "-o", OPTION_TEXT, &output, "FILE", "safetensors for the outputs, by name", 0},
+        {"--function", NULL, OPTION_TEXT, &o.function, "NAME", "which function of the package (default: its own default)", 0},
+        {"--compute-units", NULL, OPTION_TEXT, &o.compute_units, "U", "cpu, gpu, ane or all (default)", 0},
+        {"--emulate", NULL, OPTION_TEXT, &o.emulate, "float16", "round after every op; says how many values left half's range", 0},
+        COMMON_OPTIONS(a),
+    };
+    const char *package[1];
+    int n, bad = cli_parse("predict", argc, argv, options, package, 1, &n);
+    if (bad) return bad;
+    if (help) {
+        cli_help("predict", "PACKAGE --input FILE --output FILE [OPTIONS]", "One prediction of any .mlpackage that is an ML Program.", options);
+        return 0;
+    }
+    if (n != 1 || !input || !output) {
+        fprintf(stderr, "alloy predict: wants a package and two files: alloy predict NAME.mlpackage --input in.safetensors --output out.safetensors\n");
+        return 2;
+    }
+    if (cli_open(&a)) return 1;
+    if (o.emulate) o.overflows = &overflows;
+    alloy_status st = alloy_predict(a.ctx, package[0], input, output, &o);
+    cli_clear();
+    if (st == ALLOY_OK && overflows >= 0) printf(a.json ? "{\"overflows\": %lld}\n" : "overflows: %lld\n", (long long)overflows);
+    return cli_end(&a, st);
+}

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * alloy run MODEL: a prompt to a picture; with --benchmark, several times and with figures; with --profile, where it went.
+ */
+#include "cli.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct run_words {
+    alloy_run_options o;
+    bool help, benchmark;
+    int benchmark_runs;
+    const char *benchmark_output;
+} run_words;
+
+static int compare_rows(const void *a, const void *b) {
+    double x = json_number_value(json_object_get(*(json_t *const *)a, "seconds"));
+    double y = json_number_value(json_object_get(*(json_t *const *)b, "seconds"));
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+static void print_profile(const json_t *profile) {
+    const char *package;
+    json_t *rows;
+    json_object_foreach((json_t *)profile, package, rows) {
+        size_t n = json_array_size(rows);
+        json_t **sorted = malloc((n + 1) * sizeof *sorted);
+        double total = 0;
+        if (!sorted) return;
+        for (size_t i = 0; i < n; i++) {
+            sorted[i] = json_array_get(rows, i);
+            total += json_number_value(json_object_get(sorted[i], "seconds"));
+        }
+        qsort(sorted, n, sizeof *sorted, compare_rows);
+        printf("%s: %.3f s in %zu steps\n", package, total, n);
+        for (size_t i = 0; i < n && i < 25; i++) {
+            double s = json_number_value(json_object_get(sorted[i], "seconds")), f = json_number_value(json_object_get(sorted[i], "flops"));
+            double b = json_number_value(json_object_get(sorted[i], "bytes"));
+            printf("  %8.2f ms %5.1f %%  %8.1f GFLOP/s %7.1f GB/s  %-32s %s\n", s * 1e3, total > 0 ? 100 * s / total : 0, s > 0 ? f / s / 1e9 : 0,
+                   s > 0 ? b / s / 1e9 : 0, json_string_value(json_object_get(sorted[i], "what")),
+                   json_string_value(json_object_get(sorted[i], "scope")));
+        }
+        free(sorted);
+    }
+}
+
+static void print_report(const app *a, const char *text) {
+    if (!text) return;
+    if (a->json) {
+        printf("%s\n", text);
+        return;
+    }
+    json_t *j = json_loads(text, 0, NULL), *file;
+    size_t i;
+    json_array_foreach(json_object_get(j, "files"), i, file) printf("%s\n", json_string_value(file));
+    if (json_object_get(j, "profile")) print_profile(json_object_get(j, "profile"));
+    double steps = 0;
+    size_t n = json_array_size(json_object_get(j, "steps_s"));
+    for (i = 0; i < n; i++) steps += json_number_value(json_array_get(json_object_get(j, "steps_s"), i));
+    if (!a->quiet) {
+        fprintf(stderr, "%lldx%lld, seed %lld: text %.2f s, %zu steps of %.2f s, decoding %.2f s, all %.2f s\n",
+                (long long)json_integer_value(json_object_get(j, "width")), (long long)json_integer_value(json_object_get(j, "height")),
+                (long long)json_integer_value(json_object_get(j, "seed")), json_number_value(json_object_get(j, "encode_s")), n,
+                n ? steps / (double)n : 0, json_number_value(json_object_get(j, "decode_s")), json_number_value(json_object_get(j, "total_s")));
+    }
+    json_decref(j);
+}
+
+static int compare_numbers(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* The runs' reports and the median of their totals and steps. */
+static int end_benchmark(const app *a, const run_words *w, json_t *runs) {
+    size_t n = json_array_size(runs), i, k;
+    double *totals = malloc((n + 1) * sizeof *totals), *steps = NULL;
+    size_t n_steps = 0;
+    json_t *run, *step;
+    if (!totals) return 1;
+    json_array_foreach(runs, i, run) {
+        totals[i] = json_number_value(json_object_get(run, "total_s"));
+        json_array_foreach(json_object_get(run, "steps_s"), k, step) {
+            double *grown = realloc(steps, (n_steps + 1) * sizeof *steps);
+            if (!grown) break;
+            steps = grown;
+            steps[n_steps++] = json_number_value(step);
+        }
+    }
+    qsort(totals, n, sizeof *totals, compare_numbers);
+    if (steps) qsort(steps, n_steps, sizeof *steps, compare_numbers);
+    json_t *all = json_pack("{s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:O}", "runs", (int)n, "total_min_s", totals[0], "total_median_s", totals[n / 2],
+                            "total_max_s", totals[n - 1], "step_min_s", n_steps ? steps[0] : 0, "step_median_s", n_steps ? steps[n_steps / 2] : 0,
+                            "step_max_s", n_steps ? steps[n_steps - 1] : 0, "reports", runs);
+    int status = 0;
+    if (a->json) json_dumpf(all, stdout, JSON_INDENT(2)), printf("\n");
+    else {
+        printf("%zu runs: total %.3f s (%.3f to %.3f), step %.3f s (%.3f to %.3f)\n", n, totals[n / 2], totals[0], totals[n - 1],
+               n_steps ? steps[n_steps / 2] : 0, n_steps ? steps[0] : 0, n_steps ? steps[n_steps - 1] : 0);
+    }
+    if (w->benchmark_output && json_dump_file(all, w->benchmark_output, JSON_INDENT(2)) != 0) {
+        fprintf(stderr, "alloy: %s: could not be written\n", w->benchmark_output);
+        status = 1;
+    }
+    json_decref(all);
+    free(totals);
+    free(steps);
+    return status;
+}
+
+static int run(app *a, run_words *w, const char *model) {
+    int runs = w->benchmark ? w->benchmark_runs : 1;
+    json_t *reports = json_array();
+    alloy_status st = ALLOY_OK;
+    for (int i = 0; i < runs && st == ALLOY_OK; i++) {
+        char *report = NULL;
+        w->o.report = &report;
+        st = alloy_run(a->ctx, model, &w->o);
+        if (st == ALLOY_OK && w->benchmark) json_array_append_new(reports, json_loads(report, 0, NULL));
+        else print_report(a, report);
+        alloy_free(report);
+    }
+    int status = st == ALLOY_OK && w->benchmark ? end_benchmark(a, w, reports) : 0;
+    json_decref(reports);
+    int ended = cli_end(a, st);
+    return ended ? ended : status;
+}
+
+int cmd_run(int argc, char **argv) {
+    app a = {0};
+    run_words w = {.benchmark_runs = 5};
+    alloy_run_options_init(&w.o);
+    w.o.output = "output.png";
+    const option options[] = {
+        {"--help", "-h", OPTION_FLAG, &w.help, NULL, "this text", 0},
+        {"--prompt", "-p", OPTION_TEXT, &w.o.prompt, "TEXT", "what the picture should show", 0},
+        {"--negative-prompt", NULL, OPTION_TEXT, &w.o.negative_prompt, "TEXT", "what it should not, for models that take one", 0},
+        {"--output", "-o", OPTION_TEXT, &w.o.output, "FILE", "the PNG to write (default: output.png)", 0},
+        {"--width", NULL, OPTION_INT, &w.o.image_size.width, "W", "pixels (default: what the model was converted for)", 1},
+        {"--height", NULL, OPTION_INT, &w.o.image_size.height, "H", "pixels", 1},
+        {"--steps", NULL, OPTION_INT, &w.o.steps, "N", "denoising steps (default: the model's own)", 1},
+        {"--guidance-scale", NULL, OPTION_NUMBER, &w.o.guidance_scale, "G", "how closely to follow the prompt", 0},
+        {"--seed", NULL, OPTION_SEED, &w.o.seed, "S", "the noise to start from (default: 0)", 0},
+        {"--scheduler", NULL, OPTION_TEXT, &w.o.scheduler, "NAME", "euler (the model's own)", 0},
+        {"--num-images", "-n", OPTION_INT, &w.o.num_images, "N", "pictures from one noise generator (default: 1)", 1},
+        {"--compute-units", NULL, OPTION_TEXT, &w.o.compute_units, "U", "cpu, gpu, ane or all (default)", 0},
+        {"--latents", NULL, OPTION_TEXT, &w.o.latents, "FILE", "initial noise: safetensors with one tensor \"latents\" [N, C, h, w]", 0},
+        {"--save-latents", NULL, OPTION_TEXT, &w.o.save_latents, "FILE", "where the final latents go, before decoding", 0},
+        {"--emulate", NULL, OPTION_TEXT, &w.o.emulate, "float16", "round after every op, as half precision on a Mac does", 0},
+        {"--profile", NULL, OPTION_FLAG, &w.o.profile, NULL, "print where the time went", 0},
+        {"--benchmark", NULL, OPTION_FLAG, &w.benchmark, NULL, "run several times and print the figures", 0},
+        {"--benchmark-runs", NULL, OPTION_INT, &w.benchmark_runs, "N", "how many times (default: 5)", 1},
+        {"--benchmark-output", NULL, OPTION_TEXT, &w.benchmark_output, "FILE", "where the figures go, as JSON", 0},
+        COMMON_OPTIONS(a),
+    };
+    const char *model[1];
+    int n, bad = cli_parse("run", argc, argv, options, model, 1, &n);
+    if (bad) return bad;
+    if (w.help) {
+        cli_help("run", "MODEL --prompt TEXT [OPTIONS]", "Makes a picture with a model folder that \"alloy convert\" wrote.", options);
+        return 0;
+    }
+    if (n != 1 || !w.o.prompt) {
+        fprintf(stderr, "alloy run: say which model and what to show: alloy run FOLDER --prompt \"a fox in the snow\"\n");
+        return 2;
+    }
+    if (cli_open(&a)) return 1;
+    return run(&a, &w, model[0]);
+}

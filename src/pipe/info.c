@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What a path is: a picture, a safetensors file, a checkpoint folder, a package or a model folder, told as JSON.
+ */
+#include "pipe/pipe.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static json_t *shape_json(const ay_type *t) {
+    json_t *a = json_array();
+    for (int i = 0; i < t->rank; i++) json_array_append_new(a, json_integer(t->dim[i]));
+    return a;
+}
+
+static json_t *tensors_json(const ay_tensor *t, int n) {
+    json_t *a = json_array();
+    for (int i = 0; i < n; i++) {
+        json_array_append_new(a, json_pack("{s:s, s:s, s:o}", "name", t[i].name, "dtype", ay_dtype_name(t[i].type.dtype), "shape",
+                                           shape_json(&t[i].type)));
+    }
+    return a;
+}
+
+/* Adds to the number under `key`. */
+static void count(json_t *obj, const char *key, int64_t more) {
+    json_object_set_new(obj, key, json_integer(json_integer_value(json_object_get(obj, key)) + more));
+}
+
+/* ---- packages: parameters and bytes from the graph's PARAM and CONST leaves ---------------------------------------------- */
+
+static void count_weight(json_t *bytes, json_t *kinds, int64_t *params, const ay_weight *w) {
+    static const char *const stores[] = {"plain", "linear", "palette"};
+    ay_type t = {.dtype = w->data_dtype, .rank = w->rank};
+    memcpy(t.dim, w->dim, sizeof t.dim);
+    *params += ay_type_count(&t);
+    count(bytes, ay_dtype_name(w->data_dtype), (int64_t)ay_weight_data_bytes(w));
+    if (w->store == AY_STORE_BLOCK) count(bytes, ay_dtype_name(w->scale_dtype), (int64_t)(ay_weight_scale_bytes(w) + ay_weight_offset_bytes(w)));
+    if (w->store == AY_STORE_LUT) count(bytes, ay_dtype_name(w->lut_dtype), (int64_t)ay_weight_lut_bytes(w));
+    char kind[64];
+    snprintf(kind, sizeof kind, "%s %s", stores[w->store], ay_dtype_name(w->data_dtype));
+    count(kinds, kind, 1);
+}
+
+static alloy_status package_json(ay_ctx *cx, const char *path, json_t **out) {
+    ay_package *p = NULL;
+    ay_graph *g = NULL;
+    AY_TRY(ay_package_open(cx, path, &p));
+    const ay_package_info *info = ay_package_describe(p);
+    json_t *functions = json_array(), *bytes = json_object(), *kinds = json_object(), *metadata = json_object();
+    for (int i = 0; i < info->n_functions; i++) {
+        const ay_package_function *f = &info->functions[i];
+        json_array_append_new(functions, json_pack("{s:s, s:o, s:o}", "name", f->name, "inputs", tensors_json(f->inputs, f->n_inputs), "outputs",
+                                                   tensors_json(f->outputs, f->n_outputs)));
+    }
+    for (const char *const *k = info->metadata; k && *k; k += 2) json_object_set_new(metadata, k[0], json_string(k[1]));
+    int64_t params = 0, ops = 0;
+    alloy_status st = ay_package_graph(p, NULL, &g);
+    for (int i = 0; st == ALLOY_OK && i < g->n_nodes; i++) {
+        if (g->nodes[i].op == AY_OP_PARAM) count_weight(bytes, kinds, &params, g->nodes[i].weight);
+        else if (g->nodes[i].op != AY_OP_INPUT && g->nodes[i].op != AY_OP_CONST) ops++;
+    }
+    *out = json_pack("{s:s, s:s, s:i, s:s, s:s, s:s, s:o, s:s, s:I, s:I, s:I, s:o, s:o, s:o}", "kind", "package", "path", path, "specification_version",
+                     info->spec_version, "opset", info->opset ? info->opset : "", "description", info->description ? info->description : "",
+                     "author", info->author ? info->author : "", "functions", functions, "default_function",
+                     info->default_function ? info->default_function : "main", "parameters", (json_int_t)params, "ops", (json_int_t)ops,
+                     "weight_bytes", (json_int_t)info->weight_bytes, "bytes_by_dtype", bytes, "weights", kinds, "metadata", metadata);
+    ay_graph_free(g);
+    ay_package_close(&p);
+    if (st == ALLOY_OK && !*out) st = ay_fail(cx, ALLOY_E_FORMAT, "%s: its description is not UTF-8", path);
+    return st;
+}
+
+/* ---- checkpoints ------------------------------------------------------------------------------------------------------------ */
+
+static void count_tensors(json_t *bytes, int64_t *params, const ay_safetensors *s) {
+    for (int i = 0; i < s->n; i++) {
+        *params += ay_type_count(&s->tensors[i].type);
+        count(bytes, ay_dtype_name(s->tensors[i].type.dtype), (int64_t)s->tensors[i].bytes);
+    }
+}
+
+static alloy_status file_json(ay_ctx *cx, const char *path, json_t **out) {
+    ay_safetensors *s = NULL;
+    AY_TRY(ay_st_open(cx, path, &s));
+    json_t *tensors = json_array(), *bytes = json_object(), *metadata = json_object();
+    int64_t params = 0;
+    count_tensors(bytes, &params, s);
+    for (int i = 0; i < s->n; i++) {
+        json_array_append_new(tensors, json_pack("{s:s, s:s, s:o}", "name", s->tensors[i].name, "dtype", ay_dtype_name(s->tensors[i].type.dtype),
+                                                 "shape", shape_json(&s->tensors[i].type)));
+    }
+    for (const char **k = s->metadata; k && *k; k += 2) json_object_set_new(metadata, k[0], json_string(k[1]));
+    *out = json_pack("{s:s, s:s, s:I, s:o, s:o, s:o}", "kind", "safetensors", "path", path, "parameters", (json_int_t)params, "bytes_by_dtype", bytes,
+                     "metadata", metadata, "tensors", tensors);
+    ay_st_close(&s);
+    return *out ? ALLOY_OK : ay_nomem(cx);
+}
+
+static alloy_status checkpoint_part(ay_ctx *cx, ay_arena *a, const char *dir, json_t *parts, const char *folder) {
+    char *path = ay_path_join(a, dir, folder), *config = path ? ay_path_join(a, path, "config.json") : NULL;
+    if (!config) return ay_nomem(cx);
+    if (ay_path_kind_of(config) != AY_PATH_FILE) return ALLOY_OK;
+    json_t *j = NULL;
+    ay_source *s = NULL;
+    AY_TRY(ay_json_read(cx, config, &j));
+    const char *name = json_string_value(json_object_get(j, "_class_name"));
+    if (!name) name = json_string_value(json_array_get(json_object_get(j, "architectures"), 0));
+    json_t *row = json_pack("{s:s, s:s}", "folder", folder, "class", name ? name : "unknown");
+    alloy_status st = ay_source_open(cx, path, &s);
+    if (st == ALLOY_OK) {
+        json_object_set_new(row, "parameters", json_integer(ay_source_params(s)));
+        json_object_set_new(row, "bytes", json_integer((json_int_t)ay_source_bytes(s)));
+        json_array_append(parts, row);
+    }
+    json_decref(row);
+    json_decref(j);
+    ay_source_close(&s);
+    return st;
+}
+
+static alloy_status checkpoint_json(ay_ctx *cx, ay_arena *a, const char *path, const char *index, json_t **out) {
+    json_t *j = NULL, *parts = json_array();
+    const char *name;
+    int n;
+    char **names;
+    AY_TRY(ay_json_read(cx, index, &j));
+    alloy_status st = ay_json_str(cx, index, j, "_class_name", &name);
+    if (st == ALLOY_OK) st = ay_list_dir(cx, a, path, &names, &n);
+    for (int i = 0; st == ALLOY_OK && i < n; i++) st = checkpoint_part(cx, a, path, parts, names[i]);
+    if (st == ALLOY_OK) {
+        const ay_pipe_row *row = ay_pipe_find(name);
+        *out = json_pack("{s:s, s:s, s:s, s:s, s:O}", "kind", "checkpoint", "path", path, "pipeline", name, "type", row ? row->type : "unknown",
+                         "components", parts);
+    }
+    json_decref(parts);
+    json_decref(j);
+    return st;
+}
+
+/* ---- model folders -------------------------------------------------------------------------------------------------------------- */
+
+static json_t *model_summary(const ay_model *m, const char *path) {
+    json_t *o = json_pack("{s:s, s:s, s:i, s:i, s:i}", "kind", "model", "path", path, "width", m->width, "height", m->height, "text_length",
+                          m->text_length);
+    static const char *const copied[] = {"name", "type", "pipeline", "quantization", "target", "source", "alloy", "prediction"};
+    for (size_t i = 0; o && i < sizeof copied / sizeof copied[0]; i++) {
+        json_t *v = json_object_get(m->json, copied[i]);
+        if (v) json_object_set(o, copied[i], v);
+    }
+    int64_t params = 0, bytes = 0;
+    for (int i = 0; i < m->n_parts; i++) {
+        const json_t *c = json_object_get(json_object_get(m->json, "components"), m->parts[i].row->package);
+        params += json_integer_value(json_object_get(c, "parameters"));
+        bytes += json_integer_value(json_object_get(c, "bytes"));
+    }
+    json_object_set_new(o, "parameters", json_integer(params));
+    json_object_set_new(o, "bytes", json_integer(bytes));
+    return o;
+}
+
+static alloy_status model_json(ay_ctx *cx, const char *path, json_t **out) {
+    ay_model *m = NULL;
+    AY_TRY(ay_model_open(cx, path, &m));
+    *out = model_summary(m, path);
+    json_t *parts = json_array();
+    alloy_status st = *out && parts ? ALLOY_OK : ay_nomem(cx);
+    for (int i = 0; i < m->n_parts && st == ALLOY_OK; i++) {
+        json_t *j = NULL;
+        char *package = ay_sprintf(m->arena, "%s/%s.mlpackage", path, m->parts[i].row->package);
+        st = package ? package_json(cx, package, &j) : ay_nomem(cx);
+        if (st != ALLOY_OK) break;
+        json_object_set_new(j, "name", json_string(m->parts[i].row->package));
+        json_object_set_new(j, "class", json_string(m->parts[i].arch->class_name));
+        json_array_append_new(parts, j);
+    }
+    if (st == ALLOY_OK) json_object_set(*out, "components", parts);
+    json_decref(parts);
+    ay_model_close(&m);
+    return st;
+}
+
+static alloy_status picture_json(ay_ctx *cx, ay_arena *a, const char *path, json_t **out) {
+    char **text;
+    AY_TRY(ay_png_text(cx, path, a, &text));
+    ay_image im = {0};
+    AY_TRY(ay_image_read(cx, path, (int64_t)1 << 30, &im));
+    *out = json_pack("{s:s, s:s, s:i, s:i}", "kind", "picture", "path", path, "width", im.width, "height", im.height);
+    ay_image_free(&im);
+    json_t *all = json_object();
+    for (char **k = text; k && *k; k += 2) json_object_set_new(all, k[0], json_string(k[1]));
+    json_object_set_new(*out, "text", all);
+    return ALLOY_OK;
+}
+
+static alloy_status any_json(ay_ctx *cx, ay_arena *a, const char *path, json_t **out) {
+    char *manifest = ay_path_join(a, path, "alloy.json"), *index = ay_path_join(a, path, "model_index.json");
+    char *package = ay_path_join(a, path, "Manifest.json");
+    const char *dot = strrchr(ay_path_base(path), '.');
+    if (!manifest || !index || !package) return ay_nomem(cx);
+    switch (ay_path_kind_of(path)) {
+    case AY_PATH_DIR:
+        if (ay_path_kind_of(manifest) == AY_PATH_FILE) return model_json(cx, path, out);
+        if (ay_path_kind_of(package) == AY_PATH_FILE) return package_json(cx, path, out);
+        if (ay_path_kind_of(index) == AY_PATH_FILE) return checkpoint_json(cx, a, path, index, out);
+        return ay_fail(cx, ALLOY_E_FORMAT, "%s: neither a model folder (alloy.json), a package (Manifest.json) nor a checkpoint (model_index.json)", path);
+    case AY_PATH_FILE:
+        if (dot && strcmp(dot, ".safetensors") == 0) return file_json(cx, path, out);
+        if (dot && (strcmp(dot, ".png") == 0 || strcmp(dot, ".PNG") == 0)) return picture_json(cx, a, path, out);
+        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: not a kind of file that alloy reads (.safetensors, .png, or a folder)", path);
+    default: return ay_fail(cx, ALLOY_E_IO, "%s: no such file or folder", path);
+    }
+}
+
+static alloy_status dump(ay_ctx *cx, json_t *j, char **text) {
+    *text = j ? json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(j);
+    return *text ? ALLOY_OK : ay_nomem(cx);
+}
+
+alloy_status ay_info(ay_ctx *cx, const char *path, char **json) {
+    *json = NULL;
+    ay_arena *a = ay_arena_new();
+    json_t *j = NULL;
+    alloy_status st = a ? any_json(cx, a, path, &j) : ay_nomem(cx);
+    ay_arena_free(a);
+    if (st == ALLOY_OK) return dump(cx, j, json);
+    json_decref(j);
+    return st;
+}
+
+/* ---- list ------------------------------------------------------------------------------------------------------------------------ */
+
+static alloy_status list_below(ay_ctx *cx, ay_arena *a, const char *dir, int depth, json_t *list) {
+    char **names;
+    int n;
+    AY_TRY(ay_list_dir(cx, a, dir, &names, &n));
+    for (int i = 0; i < n; i++) {
+        size_t len = strlen(names[i]);
+        char *path = ay_path_join(a, dir, names[i]), *manifest = path ? ay_path_join(a, path, "alloy.json") : NULL;
+        if (!manifest) return ay_nomem(cx);
+        if (names[i][0] == '.' || ay_path_kind_of(path) != AY_PATH_DIR) continue;
+        if (len > 8 && strcmp(names[i] + len - 8, ".partial") == 0) continue;
+        if (ay_path_kind_of(manifest) == AY_PATH_FILE) {
+            ay_model *m = NULL;
+            alloy_status st = ay_model_open(cx, path, &m);
+            if (st == ALLOY_OK) json_array_append_new(list, model_summary(m, path));
+            else if (st != ALLOY_E_NOMEM) ay_log(cx, AY_LOG_WARN, "%s", ay_error_text(cx));
+            ay_model_close(&m);
+            if (st == ALLOY_E_NOMEM) return st;
+        } else if (depth > 0) {
+            AY_TRY(list_below(cx, a, path, depth - 1, list));
+        }
+    }
+    return ALLOY_OK;
+}
+
+alloy_status ay_list_models(ay_ctx *cx, const char *dir, char **json) {
+    *json = NULL;
+    if (ay_path_kind_of(dir) != AY_PATH_DIR) return ay_fail(cx, ALLOY_E_IO, "%s: no such folder", dir);
+    ay_arena *a = ay_arena_new();
+    json_t *list = json_array();
+    alloy_status st = a && list ? list_below(cx, a, dir, 3, list) : ay_nomem(cx);
+    ay_arena_free(a);
+    if (st == ALLOY_OK) return dump(cx, list, json);
+    json_decref(list);
+    return st;
+}
