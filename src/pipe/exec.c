@@ -187,8 +187,14 @@ alloy_status ay_component_open_package(ay_ctx *cx, const char *path, const char 
     return ALLOY_OK;
 }
 
-static alloy_status open_rebuilt(ay_ctx *cx, const ay_model *m, const ay_model_part *part, const char *path, const ay_sizes *sizes,
-                                 const ay_exec_options *o, ay_component *c) {
+static alloy_status find_part(ay_ctx *cx, const ay_model *m, const char *package, const ay_model_part **part) {
+    *part = ay_model_find(m, package);
+    if (*part) return ALLOY_OK;
+    return ay_fail(cx, ALLOY_E_MISMATCH, "%s: has no %s; convert the checkpoint again without leaving it out", m->dir, package);
+}
+
+static alloy_status rebuild(ay_ctx *cx, const ay_model *m, const ay_model_part *part, const char *path, const ay_sizes *sizes,
+                            const ay_exec_options *o, ay_component *c) {
     ay_graph *g = NULL;
     AY_TRY(ay_package_open(cx, path, &c->package));
     AY_TRY(ay_part_graph(cx, part, sizes, m->precision, &g));
@@ -198,24 +204,30 @@ static alloy_status open_rebuilt(ay_ctx *cx, const ay_model *m, const ay_model_p
     return st;
 }
 
-alloy_status ay_component_open(ay_ctx *cx, const ay_model *m, const char *package, const ay_sizes *sizes, const ay_exec_options *o,
-                               ay_component **out) {
+alloy_status ay_component_rebuild(ay_ctx *cx, const ay_model *m, const char *package, const ay_sizes *sizes, const ay_exec_options *o,
+                                  ay_component **out) {
+    const ay_model_part *part;
     *out = NULL;
-    const ay_model_part *part = ay_model_find(m, package);
-    if (!part) {
-        return ay_fail(cx, ALLOY_E_MISMATCH, "%s: has no %s; convert the checkpoint again without leaving it out", m->dir, package);
-    }
+    AY_TRY(find_part(cx, m, package, &part));
     ay_arena *a = ay_arena_new();
     char *path = a ? ay_sprintf(a, "%s/%s.mlpackage", m->dir, package) : NULL;
-    alloy_status st = path ? ALLOY_OK : ay_nomem(cx);
-    if (st == ALLOY_OK && memcmp(sizes, &part->sizes, sizeof *sizes) == 0) {
-        st = ay_component_open_package(cx, path, NULL, o, out);
-    } else if (st == ALLOY_OK) {
-        ay_component *c = calloc(1, sizeof *c);
-        st = c ? open_rebuilt(cx, m, part, path, sizes, o, c) : ay_nomem(cx);
-        if (st == ALLOY_OK) *out = c;
-        else ay_component_close(&c);
-    }
+    ay_component *c = calloc(1, sizeof *c);
+    alloy_status st = path && c ? rebuild(cx, m, part, path, sizes, o, c) : ay_nomem(cx);
+    if (st == ALLOY_OK) *out = c;
+    else ay_component_close(&c);
+    ay_arena_free(a);
+    return st;
+}
+
+alloy_status ay_component_open(ay_ctx *cx, const ay_model *m, const char *package, const ay_sizes *sizes, const ay_exec_options *o,
+                               ay_component **out) {
+    const ay_model_part *part;
+    *out = NULL;
+    AY_TRY(find_part(cx, m, package, &part));
+    if (memcmp(sizes, &part->sizes, sizeof *sizes) != 0) return ay_component_rebuild(cx, m, package, sizes, o, out);
+    ay_arena *a = ay_arena_new();
+    char *path = a ? ay_sprintf(a, "%s/%s.mlpackage", m->dir, package) : NULL;
+    alloy_status st = path ? ay_component_open_package(cx, path, NULL, o, out) : ay_nomem(cx);
     ay_arena_free(a);
     return st;
 }

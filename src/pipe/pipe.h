@@ -93,6 +93,9 @@ typedef struct ay_exec_options {
  *  weights bound by name. */
 alloy_status ay_component_open(ay_ctx *cx, const ay_model *m, const char *package, const ay_sizes *sizes, const ay_exec_options *o,
                                ay_component **out);
+/** The second way in any case: the model's graph for `sizes`, the package's weights. */
+alloy_status ay_component_rebuild(ay_ctx *cx, const ay_model *m, const char *package, const ay_sizes *sizes, const ay_exec_options *o,
+                                  ay_component **out);
 /** Any .mlpackage by path, one function. */
 alloy_status ay_component_open_package(ay_ctx *cx, const char *path, const char *function, const ay_exec_options *o, ay_component **out);
 void ay_component_close(ay_component **c);
