@@ -98,7 +98,7 @@ BENCH_BIN := $(patsubst %.c,$(BUILD)/%,$(wildcard bench/*.c))
 $(BENCH_BIN): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/liballoy.a
 	$(Q)$(LINK) -o $@ $^ $(PKG_LIBS) -ldl
 bench: all $(BENCH_BIN)
-	$(Q)for b in $(BENCH_BIN); do $$b || exit 1; done
+	$(Q)for b in $(filter $(BUILD)/bench/bench_%,$(BENCH_BIN)); do $$b || exit 1; done
 .PHONY: bench
 
 demo: all
