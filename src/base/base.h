@@ -39,7 +39,10 @@ const char *ay_error_text(const ay_ctx *cx);
 
 /* ---- context ----------------------------------------------------------------------------------------------------- */
 
-enum { AY_LOG_ERROR = ALLOY_LOG_ERROR, AY_LOG_WARN = ALLOY_LOG_WARN, AY_LOG_INFO = ALLOY_LOG_INFO, AY_LOG_DEBUG = ALLOY_LOG_DEBUG };
+#define AY_LOG_ERROR ALLOY_LOG_ERROR
+#define AY_LOG_WARN ALLOY_LOG_WARN
+#define AY_LOG_INFO ALLOY_LOG_INFO
+#define AY_LOG_DEBUG ALLOY_LOG_DEBUG
 typedef alloy_log_level ay_log_level;
 typedef alloy_log_fn ay_log_fn;
 typedef alloy_progress_fn ay_progress_fn;
