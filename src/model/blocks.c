@@ -26,7 +26,10 @@ ay_val ay_timestep_embedding(ay_graph *g, ay_val t, int64_t dim, bool flip, doub
     float freq[2048];
     int64_t half = dim / 2;
     if (dim % 2 != 0 || half < 1 || half > 2048) return ay_graph_fail(g, ALLOY_E_UNSUPPORTED, "timestep embedding of width %lld", (long long)dim);
-    for (int64_t i = 0; i < half; i++) freq[i] = expf((float)(-log(10000.0) * (double)i) / (float)((double)half - downscale_freq_shift));
+    for (int64_t i = 0; i < half; i++) { /* each operation rounds to float32, as the tensor's do */
+        float exponent = (float)-log(10000.0) * (float)i;
+        freq[i] = expf(exponent / (float)((double)half - downscale_freq_shift));
+    }
     ay_val angle = ay_mul(g, ay_reshape(g, t, 2, ay_dim(g, t, 0), (int64_t)1), ay_const_f32s(g, freq, 2, (int64_t[]){1, half}));
     if (scale != 1.0) angle = ay_muls(g, angle, scale);
     ay_val s = ay_unary(g, AY_OP_SIN, angle), c = ay_unary(g, AY_OP_COS, angle);

@@ -125,8 +125,7 @@ static alloy_status build_parts(conversion *v) {
         if (!dir) return ay_nomem(cx);
         AY_TRY(m->row->sizes(cx, m, p->row, m->width, m->height, m->text_length, &p->sizes));
         AY_TRY(ay_source_open(cx, dir, &v->sources[i]));
-        AY_TRY(ay_part_graph(cx, p, &p->sizes, m->precision, &v->graphs[i]));
-        AY_TRY(ay_source_check(cx, v->sources[i], v->graphs[i], p->arch));
+        AY_TRY(ay_part_graph(cx, p, &p->sizes, m->precision, v->sources[i], &v->graphs[i]));
         for (int k = 0; k < v->graphs[i]->n_nodes; k++) {
             const ay_node *n = &v->graphs[i]->nodes[k];
             if (n->op != AY_OP_PARAM) continue;

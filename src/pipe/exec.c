@@ -32,12 +32,15 @@ static alloy_status to_half(ay_ctx *cx, ay_graph *g, const ay_arch *arch) {
     return ay_pass_precision(g, &p);
 }
 
-alloy_status ay_part_graph(ay_ctx *cx, const ay_model_part *part, const ay_sizes *sizes, ay_dtype precision, ay_graph **out) {
+alloy_status ay_part_graph(ay_ctx *cx, const ay_model_part *part, const ay_sizes *sizes, ay_dtype precision, const ay_source *source,
+                           ay_graph **out) {
     *out = NULL;
     ay_graph *g = ay_graph_new(cx);
     if (!g) return ay_nomem(cx);
     part->arch->build(g, part->cfg, sizes);
     alloy_status st = ay_graph_status(g);
+    /* before what no output needs is dropped: a checkpoint holds weights of dead branches too */
+    if (st == ALLOY_OK && source) st = ay_source_check(cx, source, g, part->arch);
     if (st == ALLOY_OK) st = ay_pass_dce(g, NULL);
     if (st == ALLOY_OK && precision == AY_F16) st = to_half(cx, g, part->arch);
     if (st != ALLOY_OK) {
@@ -197,7 +200,7 @@ static alloy_status rebuild(ay_ctx *cx, const ay_model *m, const ay_model_part *
                             const ay_exec_options *o, ay_component *c) {
     ay_graph *g = NULL;
     AY_TRY(ay_package_open(cx, path, &c->package));
-    AY_TRY(ay_part_graph(cx, part, sizes, m->precision, &g));
+    AY_TRY(ay_part_graph(cx, part, sizes, m->precision, NULL, &g));
     alloy_status st = bind_weights(cx, m, part, c->package, g);
     if (st == ALLOY_OK) st = compile(cx, c, g, o);
     ay_graph_free(g);

@@ -78,8 +78,10 @@ alloy_status ay_model_add_part(ay_ctx *cx, ay_model *m, const ay_part_row *row, 
 /** The storage of every PARAM as alloy.json keeps it: name, dtype, shape, offsets in weight.bin. */
 json_t *ay_weight_table(const ay_weight_entry *e, int n);
 
-/** Builds the graph of a part for `sizes` and types it for `precision`. */
-alloy_status ay_part_graph(ay_ctx *cx, const ay_model_part *part, const ay_sizes *sizes, ay_dtype precision, ay_graph **out);
+/** Builds the graph of a part for `sizes`, checks it against its checkpoint (when `source` is not NULL), and types it for
+ *  `precision`. */
+alloy_status ay_part_graph(ay_ctx *cx, const ay_model_part *part, const ay_sizes *sizes, ay_dtype precision, const ay_source *source,
+                           ay_graph **out);
 
 /* ---- one component, ready to run ------------------------------------------------------------------------------------------ */
 
