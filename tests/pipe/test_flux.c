@@ -3,7 +3,7 @@
  * FLUX.1 from a checkpoint folder to pixels, against diffusers (tests/reference/flux.py). Each case's checkpoint is written
  * anew from its manifests; its weights are hashes of their names.
  */
-#include "../support/hashweights.h"
+#include "../support/flux_case.h"
 #include "../support/support.h"
 #include "base/rng.h"
 #include "pipe/pipe.h"
@@ -12,73 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct flux_case {
-    const char *name;
-    bool shards;
-} flux_case;
-
-static const flux_case cases[] = {{"a", false}, {"b", false}, {"c", true}};
-enum { CASES = 3 };
 static const char *const packages[] = {"TextEncoder", "TextEncoder2", "Transformer", "VAEDecoder", "VAEEncoder"};
-
-/* ---- the checkpoint ------------------------------------------------------------------------------------------------- */
-
-static const char *join(ay_test *t, const char *a, const char *b) { return ay_path_join(t->arena, a, b); }
-
-static void copy_file(ay_test *t, const char *from, const char *to, const char *name) {
-    assert_ok(t->cx, ay_file_copy(t->cx, join(t, from, name), join(t, to, name)));
-}
-
-static void copy_dir(ay_test *t, const char *from, const char *to) {
-    char **names;
-    int n;
-    assert_ok(t->cx, ay_mkdirs(t->cx, to));
-    assert_ok(t->cx, ay_list_dir(t->cx, t->arena, from, &names, &n));
-    for (int i = 0; i < n; i++) copy_file(t, from, to, names[i]);
-}
-
-static const char *make_checkpoint(ay_test *t, const flux_case *c) {
-    static const char *const parts[] = {"transformer", "text_encoder", "text_encoder_2", "vae"};
-    const char *golden = ay_test_golden(t, "flux"), *from = join(t, golden, c->name), *to = ay_test_path(t, c->name);
-    assert_ok(t->cx, ay_mkdirs(t->cx, to));
-    copy_file(t, from, to, "model_index.json");
-    copy_dir(t, join(t, from, "scheduler"), join(t, to, "scheduler"));
-    copy_dir(t, join(t, golden, "tokenizer"), join(t, to, "tokenizer"));
-    copy_dir(t, join(t, golden, "tokenizer_2"), join(t, to, "tokenizer_2"));
-    for (int i = 0; i < 4; i++) {
-        const char *stem = i == 0 || i == 3 ? "diffusion_pytorch_model" : "model", *dir = join(t, to, parts[i]);
-        const char *manifest = join(t, join(t, from, parts[i]), "manifest.txt");
-        assert_ok(t->cx, ay_mkdirs(t->cx, dir));
-        copy_file(t, join(t, from, parts[i]), dir, "config.json");
-        if (c->shards) assert_ok(t->cx, ay_hash_write_shards(t->cx, manifest, dir, stem, 40000));
-        else assert_ok(t->cx, ay_hash_write(t->cx, manifest, ay_sprintf(t->arena, "%s/%s.safetensors", dir, stem)));
-    }
-    return to;
-}
-
-static json_t *read_pictures(ay_test *t, const flux_case *c) {
-    json_t *j;
-    assert_ok(t->cx, ay_json_read(t->cx, ay_sprintf(t->arena, "%s/%s/pictures.json", ay_test_golden(t, "flux"), c->name), &j));
-    return j;
-}
-
-static int number(const json_t *j, const char *key) { return (int)json_integer_value(json_object_get(j, key)); }
-
-static const char *convert(ay_test *t, const flux_case *c, const char *quantization, const char *target) {
-    alloy_convert_options o;
-    json_t *j = read_pictures(t, c);
-    alloy_convert_options_init(&o);
-    o.output_dir = ay_test_path(t, "out");
-    o.name = ay_sprintf(t->arena, "%s-%s-%s", c->name, quantization, target);
-    o.quantization = quantization;
-    o.target = target;
-    o.image_size = (alloy_size){number(j, "width"), number(j, "height")};
-    o.text_length = number(j, "text_length");
-    json_decref(j);
-    const char *checkpoint = make_checkpoint(t, c);
-    assert_ok(t->cx, alloy_convert(t->cx, checkpoint, &o));
-    return join(t, o.output_dir, o.name);
-}
 
 /* ---- components ------------------------------------------------------------------------------------------------------- */
 
@@ -120,8 +54,8 @@ static double component_error(ay_test *t, ay_component *c, const ay_safetensors 
     return worst;
 }
 
-static void check_components(ay_test *t, const flux_case *c, const char *quantization, const char *target, bool emulate, double bound) {
-    const char *dir = convert(t, c, quantization, target);
+static void check_components(ay_test *t, const ay_flux_case *c, const char *quantization, const char *target, bool emulate, double bound) {
+    const char *dir = ay_flux_convert(t, c, quantization, target);
     ay_safetensors *io;
     ay_model *m;
     ay_exec_options exec = {.emulate_f16 = emulate};
@@ -146,14 +80,14 @@ static void check_components(ay_test *t, const flux_case *c, const char *quantiz
 }
 
 static void test_components_float32(void **state) {
-    for (int i = 0; i < CASES; i++) check_components(*state, &cases[i], "float32", "macos14", false, 1e-4);
+    for (int i = 0; i < AY_FLUX_CASES; i++) check_components(*state, &ay_flux_cases[i], "float32", "macos14", false, 1e-4);
 }
 static void test_components_float16(void **state) {
-    for (int i = 0; i < CASES; i++) check_components(*state, &cases[i], "float16", "macos14", false, 3e-3);
-    check_components(*state, &cases[0], "float16", "macos15", false, 3e-3);
+    for (int i = 0; i < AY_FLUX_CASES; i++) check_components(*state, &ay_flux_cases[i], "float16", "macos14", false, 3e-3);
+    check_components(*state, &ay_flux_cases[0], "float16", "macos15", false, 3e-3);
 }
 static void test_components_emulated(void **state) {
-    for (int i = 0; i < CASES; i++) check_components(*state, &cases[i], "float16", "macos14", true, 1e-2);
+    for (int i = 0; i < AY_FLUX_CASES; i++) check_components(*state, &ay_flux_cases[i], "float16", "macos14", true, 1e-2);
 }
 
 /* ---- pictures ------------------------------------------------------------------------------------------------------------ */
@@ -183,10 +117,10 @@ static void read_rgb(ay_test *t, const char *path, ay_image *im) {
 static void run_options(const json_t *p, const char *output, alloy_run_options *o) {
     alloy_run_options_init(o);
     o->prompt = json_string_value(json_object_get(p, "prompt"));
-    o->seed = (uint64_t)number(p, "seed");
-    o->steps = number(p, "steps");
+    o->seed = (uint64_t)ay_flux_number(p, "seed");
+    o->steps = ay_flux_number(p, "steps");
     o->guidance_scale = json_number_value(json_object_get(p, "guidance_scale"));
-    o->image_size = (alloy_size){number(p, "width"), number(p, "height")};
+    o->image_size = (alloy_size){ay_flux_number(p, "width"), ay_flux_number(p, "height")};
     o->output = output;
 }
 
@@ -200,9 +134,9 @@ static double picture_psnr(ay_test *t, const char *model, const alloy_run_option
     return v;
 }
 
-static void check_pictures(ay_test *t, const flux_case *c, const char *quantization, const char *emulate, double bound) {
-    const char *dir = convert(t, c, quantization, "macos14"), *out = ay_test_path(t, "picture.png");
-    json_t *j = read_pictures(t, c), *p;
+static void check_pictures(ay_test *t, const ay_flux_case *c, const char *quantization, const char *emulate, double bound) {
+    const char *dir = ay_flux_convert(t, c, quantization, "macos14"), *out = ay_test_path(t, "picture.png");
+    json_t *j = ay_flux_pictures(t, c), *p;
     size_t i;
     json_array_foreach(json_object_get(j, "pictures"), i, p) {
         alloy_run_options o;
@@ -219,21 +153,21 @@ static void check_pictures(ay_test *t, const flux_case *c, const char *quantizat
 }
 
 static void test_pictures_float32(void **state) {
-    for (int i = 0; i < CASES; i++) check_pictures(*state, &cases[i], "float32", NULL, 60);
+    for (int i = 0; i < AY_FLUX_CASES; i++) check_pictures(*state, &ay_flux_cases[i], "float32", NULL, 60);
 }
 static void test_pictures_float16(void **state) {
-    for (int i = 0; i < CASES; i++) check_pictures(*state, &cases[i], "float16", NULL, 40);
+    for (int i = 0; i < AY_FLUX_CASES; i++) check_pictures(*state, &ay_flux_cases[i], "float16", NULL, 40);
 }
 static void test_pictures_emulated(void **state) {
-    for (int i = 0; i < CASES; i++) check_pictures(*state, &cases[i], "float16", "float16", 35);
+    for (int i = 0; i < AY_FLUX_CASES; i++) check_pictures(*state, &ay_flux_cases[i], "float16", "float16", 35);
 }
 
 /* What should change a picture does; what should not does not. */
 static void test_what_changes_a_picture(void **state) {
     ay_test *t = *state;
-    const flux_case *c = &cases[1];
-    const char *dir = convert(t, c, "float32", "macos14"), *out = ay_test_path(t, "picture.png");
-    json_t *j = read_pictures(t, c);
+    const ay_flux_case *c = &ay_flux_cases[1];
+    const char *dir = ay_flux_convert(t, c, "float32", "macos14"), *out = ay_test_path(t, "picture.png");
+    json_t *j = ay_flux_pictures(t, c);
     alloy_run_options o;
     ay_image first;
     run_options(json_array_get(json_object_get(j, "pictures"), 0), out, &o);
@@ -260,10 +194,10 @@ static void test_what_changes_a_picture(void **state) {
 /* At its own size a folder runs the package's own program: a byte changed there changes the picture. */
 static void test_runs_the_package(void **state) {
     ay_test *t = *state;
-    const flux_case *c = &cases[0];
-    const char *dir = convert(t, c, "float32", "macos14"), *out = ay_test_path(t, "picture.png");
-    const char *model = join(t, dir, "Transformer.mlpackage/Data/com.apple.CoreML/model.mlmodel");
-    json_t *j = read_pictures(t, c);
+    const ay_flux_case *c = &ay_flux_cases[0];
+    const char *dir = ay_flux_convert(t, c, "float32", "macos14"), *out = ay_test_path(t, "picture.png");
+    const char *model = ay_test_join(t, dir, "Transformer.mlpackage/Data/com.apple.CoreML/model.mlmodel");
+    json_t *j = ay_flux_pictures(t, c);
     alloy_run_options o;
     ay_image first;
     size_t n;
@@ -287,8 +221,8 @@ static void test_runs_the_package(void **state) {
 
 static void test_same_bits_for_any_threads(void **state) {
     ay_test *t = *state;
-    const char *dir = convert(t, &cases[0], "float16", "macos14");
-    json_t *j = read_pictures(t, &cases[0]);
+    const char *dir = ay_flux_convert(t, &ay_flux_cases[0], "float16", "macos14");
+    json_t *j = ay_flux_pictures(t, &ay_flux_cases[0]);
     char *bytes[3];
     size_t n[3];
     for (int threads = 1; threads <= 3; threads++) {
@@ -315,8 +249,8 @@ static void test_same_packages(void **state) {
     size_t n[2];
     char *bytes[2];
     for (int i = 0; i < 2; i++) {
-        const char *dir = convert(t, &cases[2], "float16", "macos14");
-        bytes[i] = ay_test_read(t, join(t, dir, "Transformer.mlpackage/Manifest.json"), &n[i]);
+        const char *dir = ay_flux_convert(t, &ay_flux_cases[2], "float16", "macos14");
+        bytes[i] = ay_test_read(t, ay_test_join(t, dir, "Transformer.mlpackage/Manifest.json"), &n[i]);
         assert_ok(t->cx, ay_remove_tree(t->cx, dir));
     }
     assert_int_equal(n[0], n[1]);
@@ -326,8 +260,8 @@ static void test_same_packages(void **state) {
 /* --latents takes the noise, --save-latents gives what is decoded; the settings are in the picture. */
 static void test_latents_and_settings(void **state) {
     ay_test *t = *state;
-    const char *dir = convert(t, &cases[0], "float32", "macos14"), *out = ay_test_path(t, "picture.png");
-    json_t *j = read_pictures(t, &cases[0]);
+    const char *dir = ay_flux_convert(t, &ay_flux_cases[0], "float32", "macos14"), *out = ay_test_path(t, "picture.png");
+    json_t *j = ay_flux_pictures(t, &ay_flux_cases[0]);
     alloy_run_options o;
     run_options(json_array_get(json_object_get(j, "pictures"), 0), out, &o);
     assert_ok(t->cx, alloy_run(t->cx, dir, &o));
