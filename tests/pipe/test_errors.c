@@ -314,7 +314,12 @@ static void test_damaged_model_folders(void **state) {
     fails_to_run(t, dir, &o, ALLOY_E_FORMAT, "not a Core ML model");
     ay_test_write(t, model, program, m);
     o.image_size = (alloy_size){48, 32}; /* built anew: the weight table is what binds */
-    replace(t, manifest, "\"offset\": 64,", "\"offset\": 65,");
+    json_t *j;
+    assert_ok(t->cx, ay_json_read(t->cx, manifest, &j));
+    json_t *table = json_object_get(json_object_get(json_object_get(j, "components"), "Transformer"), "weights");
+    json_object_set_new(json_array_get(table, 0), "offset", json_integer(65));
+    assert_ok(t->cx, ay_json_write(t->cx, manifest, j));
+    json_decref(j);
     fails_to_run(t, dir, &o, ALLOY_E_FORMAT, "65");
     ay_test_write(t, manifest, good, n);
     replace(t, manifest, "proj_out.bias", "proj_out.bios");
