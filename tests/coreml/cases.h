@@ -372,27 +372,4 @@ static alloy_status write_one(ay_test *t, const char *path, const ay_graph *g, a
     return ay_package_write(t->cx, path, &f, 1, &o, t->arena, &entries, &n);
 }
 
-/* The float values of every weight of the graph beside the package: what constexprs must come to. */
-static alloy_status write_values(ay_test *t, const char *path, const ay_graph *g) {
-    ay_tensor list[32];
-    int n = 0;
-    for (int i = 0; i < g->n_nodes && n < 32; i++) {
-        const ay_node *p = &g->nodes[i];
-        if (p->op != AY_OP_PARAM) continue;
-        ay_weight w = *p->weight;
-        size_t bytes;
-        w.data = part_bytes(t->arena, p, AY_PART_DATA, &bytes);
-        if (w.store == AY_STORE_BLOCK) w.scale = part_bytes(t->arena, p, AY_PART_SCALE, &bytes);
-        if (w.store == AY_STORE_BLOCK && w.offset_dtype != AY_NONE)
-            w.offset = part_bytes(t->arena, p, AY_PART_OFFSET, &bytes);
-        if (w.store == AY_STORE_LUT) w.lut = part_bytes(t->arena, p, AY_PART_LUT, &bytes);
-        list[n] = (ay_tensor){.name = p->name, .type = p->type};
-        list[n].type.dtype = AY_F32;
-        list[n].data = ay_alloc(t->arena, (size_t)ay_type_count(&p->type) * 4 + 4);
-        ay_weight_read(&w, 0, ay_type_count(&p->type), list[n].data);
-        n++;
-    }
-    return ay_st_write(t->cx, path, list, n, NULL);
-}
-
 #endif

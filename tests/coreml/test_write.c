@@ -1,13 +1,39 @@
 /* SPDX-License-Identifier: MIT
  *
- * Packages written from small graphs: every op and storage kind is written for both targets, the same input gives the same
- * bytes, blobs are shared, and what a target cannot say is a sentence. With a folder as argument the packages are left there
- * for check_packages.py, which asks coremltools about them.
+ * Packages written from small graphs: the same input gives the same bytes, blobs are shared, what a target cannot say and a
+ * full disk are sentences. (That each op and storage is written rightly: test_validate.c.) With a folder as argument, all
+ * cases are written there for check_packages.py, which asks coremltools about them.
  */
 #include "cases.h"
 
 #include "base/sha256.h"
 #include "coreml/weightfile.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+
+/* The float values of every weight of the graph beside the package: what constexprs must come to. */
+static alloy_status write_values(ay_test *t, const char *path, const ay_graph *g) {
+    ay_tensor list[32];
+    int n = 0;
+    for (int i = 0; i < g->n_nodes && n < 32; i++) {
+        const ay_node *p = &g->nodes[i];
+        if (p->op != AY_OP_PARAM) continue;
+        ay_weight w = *p->weight;
+        size_t bytes;
+        w.data = part_bytes(t->arena, p, AY_PART_DATA, &bytes);
+        if (w.store == AY_STORE_BLOCK) w.scale = part_bytes(t->arena, p, AY_PART_SCALE, &bytes);
+        if (w.store == AY_STORE_BLOCK && w.offset_dtype != AY_NONE)
+            w.offset = part_bytes(t->arena, p, AY_PART_OFFSET, &bytes);
+        if (w.store == AY_STORE_LUT) w.lut = part_bytes(t->arena, p, AY_PART_LUT, &bytes);
+        list[n] = (ay_tensor){.name = p->name, .type = p->type};
+        list[n].type.dtype = AY_F32;
+        list[n].data = ay_alloc(t->arena, (size_t)ay_type_count(&p->type) * 4 + 4);
+        ay_weight_read(&w, 0, ay_type_count(&p->type), list[n].data);
+        n++;
+    }
+    return ay_st_write(t->cx, path, list, n, NULL);
+}
 
 static int write_pair(ay_test *t, const char *dir, const char *name, ay_graph *g, ay_target target) {
     const char *path = ay_path_join(t->arena, dir, ay_sprintf(t->arena, "%s.mlpackage", name));
@@ -38,8 +64,6 @@ static int write_everything(ay_test *t, const char *dir) {
     }
     return failed;
 }
-
-static void test_everything(void **state) { assert_int_equal(write_everything(*state, ((ay_test *)*state)->dir), 0); }
 
 static void test_sha256(void **state) { /* FIPS 180-4 examples; a million 'a' */
     static const struct {
@@ -159,7 +183,8 @@ static void test_refusals(void **state) {
            "proj.weight");
 
     ay_graph *g = ay_graph_new(t->cx);
-    ay_set_output(g, "y", ay_reshape(g, ay_reshape(g, in(g, S(AY_F32, 2, 4, 16)), 6, 2, 2, 2, 2, 2, 2), 1, 64));
+    ay_val six = ay_reshape(g, in(g, S(AY_F32, 2, 4, 16)), 6, 2, 2, 2, 2, 2, 2);
+    ay_set_output(g, "y", ay_reshape(g, ay_permute(g, six, 6, 0, 3, 1, 4, 2, 5), 1, 64));
     refuse(t, g, AY_TARGET_MACOS14, good, ALLOY_E_UNSUPPORTED, "rank 6");
     g = ay_graph_new(t->cx);
     ay_set_output(g, "y", ay_binary(g, AY_OP_GT, in(g, S(AY_F32, 1, 4)), in(g, S(AY_F32, 1, 4))));
@@ -183,6 +208,25 @@ static void test_refusals(void **state) {
     ay_graph_free(g);
 }
 
+/* A full disk: the sentence names the file, and nothing pretends to be whole. */
+static void test_full_disk(void **state) {
+    ay_test *t = *state;
+    struct rlimit before, small = {4096, RLIM_INFINITY};
+    ay_graph *g = ay_graph_new(t->cx);
+    ay_set_output(g, "y", ay_linear_layer(g, "wide", in(g, S(AY_F32, 2, 1, 256)), 64, true));
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small.rlim_max = before.rlim_max;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    const char *path = ay_test_path(t, "full.mlpackage");
+    alloy_status s = write_one(t, path, g, AY_TARGET_MACOS14);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(s, ALLOY_E_IO);
+    assert_contains(ay_error_text(t->cx), "weight.bin");
+    assert_int_equal(ay_path_kind_of(ay_path_join(t->arena, path, "Manifest.json")), AY_PATH_NONE);
+    ay_graph_free(g);
+}
+
 static int emit_only(const char *dir) {
     ay_test t = {.arena = ay_arena_new(), .dir = dir};
     if (ay_ctx_open(1, &t.cx) != ALLOY_OK || ay_mkdirs(t.cx, dir) != ALLOY_OK) return 1;
@@ -195,8 +239,8 @@ static int emit_only(const char *dir) {
 int main(int argc, char **argv) {
     if (argc > 1) return emit_only(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sha256), AY_TEST(test_everything), AY_TEST(test_same_bytes),
-        AY_TEST(test_functions),       AY_TEST(test_refusals),
+        cmocka_unit_test(test_sha256), AY_TEST(test_same_bytes), AY_TEST(test_functions),
+        AY_TEST(test_refusals),        AY_TEST(test_full_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
