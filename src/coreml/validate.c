@@ -124,7 +124,9 @@ static void check_field(ay_check *c, const ProtobufCMessage *m, const ProtobufCF
     size_t n = 1;
     if (f->label == PROTOBUF_C_LABEL_REPEATED) {
         memcpy(&n, (const char *)m + f->quantifier_offset, sizeof n);
-        memcpy(&at, at, sizeof at);
+        const void *list;
+        memcpy(&list, at, sizeof list);
+        at = list;
     }
     for (size_t i = 0; i < n; i++) {
         const void *p;
