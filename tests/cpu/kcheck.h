@@ -35,6 +35,7 @@ typedef struct kc_state {
     size_t used[KC_SLOTS];
     int n;
     uint64_t seed, rng;
+    int64_t every, cases; /* KCHECK_EVERY=n: only every n-th case, for slow machines (emulators) */
     ay_pool *pool[KC_THREADS + 1];
 } kc_state;
 static kc_state kc;
@@ -52,6 +53,8 @@ KC_UNUSED static void kc_start(uint64_t salt) {
     const char *s = getenv("KCHECK_SEED");
     kc.seed = s ? strtoull(s, NULL, 10) : (uint64_t)getpid() * 2654435761u + salt;
     kc.rng = kc.seed * 0x9e3779b97f4a7c15u + 88172645463325252u;
+    const char *every = getenv("KCHECK_EVERY");
+    kc.every = every && atoi(every) > 0 ? atoi(every) : 1;
     printf("kcheck: KCHECK_SEED=%llu replays this run\n", (unsigned long long)kc.seed);
     for (int i = 0; i < KC_SLOTS; i++) {
         char *p = mmap(NULL, KC_SLOT_BYTES + (1 << 16), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -61,6 +64,7 @@ KC_UNUSED static void kc_start(uint64_t salt) {
     }
     for (int t = 1; t <= KC_THREADS; t++) kc.pool[t] = ay_pool_new(t);
 }
+KC_UNUSED static bool kc_left_out(void) { return kc.cases++ % kc.every != 0; }
 KC_UNUSED static void kc_end(void) {
     for (int i = 0; i < KC_SLOTS; i++) munmap(kc.slot[i] - KC_SLOT_BYTES, KC_SLOT_BYTES + (1 << 16));
     for (int t = 1; t <= KC_THREADS; t++) ay_pool_free(kc.pool[t]);

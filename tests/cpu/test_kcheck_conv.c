@@ -67,6 +67,7 @@ static float value(bool whole) { return whole ? (float)kc_between(-3, 3) : kc_re
 
 /** Output sizes and `before` are set by the caller; weights come as float32, float16 or a computed value by chance. */
 static void problem_run(ay_conv c) {
+    if (kc_left_out()) return;
     problem p = {.c = c, .whole = kc_coin(), .y_count = c.n * c.o * volume(c.out)};
     int64_t k = c.c / c.groups * volume(c.kernel), nx = c.n * c.c * volume(c.in);
     float *x = kc_floats(nx), *w = kc_floats(c.o * k), *seen = malloc((size_t)(c.o * k) * sizeof *seen);

@@ -6,6 +6,7 @@
 #include "kcheck.h"
 
 static void norm_case(ay_isa isa, int64_t rows, int64_t d, float offset) {
+    if (kc_left_out()) return;
     ay_norm n = {.rows = rows, .d = d, .eps = 1e-6, .rms = kc_coin(), .mod_plus_one = kc_coin(), .rows_per_mod = kc_between(1, rows)};
     n.mod_stride = d + 3;
     float *x = kc_matrix(1, rows * d, rows * d, false), *first = kc_floats(rows * d);
@@ -41,6 +42,7 @@ static void norm_case(ay_isa isa, int64_t rows, int64_t d, float offset) {
 }
 
 static void group_case(ay_isa isa, int64_t n, int64_t groups, int64_t each, int64_t s) {
+    if (kc_left_out()) return;
     ay_group_norm_args a = {.n = n, .groups = groups, .c = groups * each, .s = s, .eps = 1e-5, .act = kc_coin() ? AY_ACT_SILU : AY_ACT_NONE};
     int64_t count = n * a.c * s, size = each * s;
     float *x = kc_matrix(1, count, count, false), *first = kc_floats(count);
@@ -68,6 +70,7 @@ static void group_case(ay_isa isa, int64_t n, int64_t groups, int64_t each, int6
 }
 
 static void softmax_case(ay_isa isa, int64_t rows, int64_t d, float size, float special) {
+    if (kc_left_out()) return;
     float *x = kc_matrix(1, rows * d, rows * d, false), *first = kc_floats(rows * d);
     for (int64_t i = 0; i < rows * d; i++) x[i] *= size;
     if (special != 0) x[kc_between(0, d - 1)] = special;
@@ -139,6 +142,7 @@ static void test_rows(void **state) {
 /* ---- packing ------------------------------------------------------------------------------------------------------------------ */
 
 static void turn_case(const ay_pack_row *p, ay_dtype t, int rows, int width, int64_t k) {
+    if (kc_left_out()) return;
     int64_t ld = k + kc_between(0, 4), n = (rows - 1) * ld + k;
     int size = t == AY_F32 ? 4 : 2;
     float *plain = malloc((size_t)n * sizeof *plain), *dst;
