@@ -4,7 +4,7 @@
  * loop that never leaves the registers, memory against a plain copy, products against OpenBLAS in interleaved pairs (its
  * kernels for this processor named by hand: left alone, it takes some virtual machines for an SSE3 chip).
  *
- *   bench_kernels [--quick] [--only=gemm|attn|conv|vec] [--threads=N]
+ *   bench_kernels [--quick] [--only=gemm|attn|conv|vec] [--threads=N | --cpu-time]
  */
 #include "cpu/kernel/rows.h"
 
@@ -13,7 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
@@ -26,6 +28,7 @@ typedef void (*sgemm_fn)(int order, int ta, int tb, int m, int n, int k, float a
 typedef struct bench {
     ay_exec ex;
     int threads, pairs;
+    clockid_t clock; /* the wall's, or with --cpu-time this process's own: steadier on a shared machine, one thread only */
     double seconds; /* least time of one measurement */
     double peak, copy; /* GFLOP/s, GB/s of all threads */
     const char *only;
@@ -34,9 +37,9 @@ typedef struct bench {
     size_t room_floats;
 } bench;
 
-static double now(void) {
+static double now(const bench *b) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(b->clock, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -54,12 +57,12 @@ static void *pages(size_t bytes) {
 typedef void (*work_fn)(bench *b, void *arg);
 
 static double once(bench *b, work_fn fn, void *arg) {
-    double t0 = now(), t;
+    double t0 = now(b), t;
     int runs = 0;
     do {
         fn(b, arg);
         runs++;
-        t = now() - t0;
+        t = now(b) - t0;
     } while (t < b->seconds);
     return t / runs;
 }
@@ -182,6 +185,13 @@ static void blas_run(bench *b, void *arg) {
 static void gemm_row(bench *b, int64_t m, int64_t n, int64_t k, ay_dtype t) {
     float *a = b->room, *w = a + m * k, *c = w + n * k;
     ay_weight weight = {.store = AY_STORE_PLAIN, .rank = 2, .dim = {n, k}, .value_dtype = t, .data_dtype = t, .data = w + n * k / 2};
+    if (!ay_dtype_is_float(t)) { /* blocks of 64 along k, or for uint4 a palette */
+        weight.store = t == AY_U4 ? AY_STORE_LUT : AY_STORE_BLOCK;
+        weight.scale_dtype = weight.lut_dtype = AY_F16;
+        weight.scale = weight.lut = a;
+        weight.scale_dim[0] = n, weight.scale_dim[1] = k / 64;
+        weight.lut_dim[0] = weight.lut_dim[1] = weight.lut_dim[3] = 1, weight.lut_dim[2] = 16;
+    }
     ay_gemm g = {.m = m, .n = n, .k = k, .a = a, .lda = k, .w = &weight, .alpha = 1, .c = c, .ldc = n};
     ay_gemm blas = g;
     if (t == AY_F32) weight.data = w;
@@ -195,7 +205,7 @@ static void gemm_row(bench *b, int64_t m, int64_t n, int64_t k, ay_dtype t) {
         ratio[i] = b->sgemm ? theirs[i] / ours[i] : 0;
         peak[i] = flops / ours[i] / peak[i];
     }
-    double bytes = (double)n * (double)k * (t == AY_F32 ? 4 : 2) * 1e-9, s = median(ours, b->pairs);
+    double bytes = 1e-9 * (double)ay_dtype_bytes(t, n * k), s = median(ours, b->pairs);
     printf("  %5lld x %5lld x %5lld  %-8s %9.3f ms %7.1f GFLOP/s %4.0f %% of FMA", (long long)m, (long long)n, (long long)k, ay_dtype_name(t), s * 1e3,
            flops / s, 100 * median(peak, b->pairs));
     if (m <= 16) printf("  weight read at %.1f GB/s", bytes / s);
@@ -210,6 +220,10 @@ static void bench_gemm(bench *b, bool quick) {
     printf("products [m, k] x [n, k] transposed: m x n x k\n");
     for (int i = 0; i < (quick ? 3 : 8); i++) gemm_row(b, shapes[i][0], shapes[i][1], shapes[i][2], AY_F16);
     gemm_row(b, 1536, 3072, 3072, AY_F32);
+    gemm_row(b, 1536, 3072, 3072, AY_I8);
+    gemm_row(b, 1536, 3072, 3072, AY_I4);
+    gemm_row(b, 1536, 3072, 3072, AY_U4);
+    gemm_row(b, 1, 18432, 3072, AY_I8);
     gemm_row(b, 1, 18432, 3072, AY_F16);
     gemm_row(b, 1, 18432, 3072, AY_F32);
     gemm_row(b, 16, 3072, 3072, AY_F16);
@@ -270,7 +284,82 @@ static void bench_conv(bench *b, bool quick) {
     conv_row(b, 16, 512, 64, 3, 1);
 }
 
+/* ---- what memory limits ------------------------------------------------------------------------------------------------------------------ */
+
+enum { V_ADD, V_SILU, V_GELU, V_EXP, V_ROW_ADD, V_LAYER_NORM, V_GROUP_NORM, V_SOFTMAX, V_ROPE, V_HEADS, V_TURN, V_ROUND, V_SIN, V_KINDS };
+static const char *const vec_names[] = {"add", "silu", "gelu (tanh)", "exp", "add a row to rows", "layer norm, modulated", "group norm + silu", "softmax",
+                                        "rope", "[L, H, D] to [H, L, D]", "[C, P] to [P, C]", "round to half", "sin"};
+enum { ROWS = 2048, WIDTH = 3072 };
+
+typedef struct vec {
+    int kind;
+} vec;
+
+static void vec_run(bench *b, void *arg) {
+    int64_t n = (int64_t)ROWS * WIDTH, over = 0;
+    float *x = b->room, *y = x + n, *out = y + n, *row = out + n;
+    ay_elt_args e = {.op = AY_ELT_ADD, .rank = 2, .dim = {ROWS, WIDTH}, .x = x, .xs = {WIDTH, 1}, .out = out};
+    ay_norm norm = {.rows = ROWS, .d = WIDTH, .x = x, .y = out, .scale = row, .shift = row + WIDTH, .rows_per_mod = ROWS, .mod_plus_one = true, .eps = 1e-6};
+    ay_group_norm_args g = {.n = 1, .c = 512, .s = n / 512, .groups = 32, .x = x, .w = row, .b = row, .y = out, .eps = 1e-6, .act = AY_ACT_SILU};
+    ay_rope_args r = {.rank = 3, .dim = {ROWS, 24, 128}, .x = x, .cos = y, .sin = y + ROWS * 128, .xs = {WIDTH, 128, 1}, .cs = {128, 0, 1}, .interleaved = true, .out = out};
+    ay_copy_args heads = {.rank = 3, .dim = {24, ROWS, 128}, .x = x, .xs = {128, WIDTH, 1}, .y = out, .ys = {ROWS * 128, 128, 1}, .size = 4};
+    ay_copy_args turn = {.rank = 2, .dim = {WIDTH, ROWS}, .x = x, .xs = {1, WIDTH}, .y = out, .ys = {ROWS, 1}, .size = 4};
+    switch (((vec *)arg)->kind) {
+    case V_ADD: e.y = y, e.ys[0] = WIDTH, e.ys[1] = 1, ay_elt_run(&b->ex, &e); break;
+    case V_SILU: e.op = AY_ELT_SILU, ay_elt_run(&b->ex, &e); break;
+    case V_GELU: e.op = AY_ELT_GELU_TANH, ay_elt_run(&b->ex, &e); break;
+    case V_EXP: e.op = AY_ELT_EXP, ay_elt_run(&b->ex, &e); break;
+    case V_SIN: e.op = AY_ELT_SIN, ay_elt_run(&b->ex, &e); break;
+    case V_ROW_ADD: e.y = row, e.ys[1] = 1, ay_elt_run(&b->ex, &e); break;
+    case V_LAYER_NORM: ay_norm_run(&b->ex, &norm); break;
+    case V_GROUP_NORM: ay_group_norm_run(&b->ex, &g); break;
+    case V_SOFTMAX: ay_softmax_run(&b->ex, ROWS, WIDTH, x, out); break;
+    case V_ROPE: ay_rope_run(&b->ex, &r); break;
+    case V_HEADS: ay_copy_run(&b->ex, &heads); break;
+    case V_TURN: ay_copy_run(&b->ex, &turn); break;
+    case V_ROUND: ay_round_f16_run(&b->ex, n, out, &over); break;
+    default: break;
+    }
+}
+
+static void bench_vec(bench *b) {
+    int64_t n = (int64_t)ROWS * WIDTH;
+    span s = {(char *)b->room, (char *)(b->room + n), (size_t)n * 4 / (size_t)(b->threads * 8) / 64 * 64};
+    printf("what memory limits, on %d x %d numbers: share of copying as many bytes\n", ROWS, WIDTH);
+    for (int kind = 0; kind < V_KINDS; kind++) {
+        double ours[16], part[16], bytes = (double)n * (kind == V_ADD ? 12 : 8);
+        vec v = {kind};
+        for (int i = 0; i < b->pairs; i++) {
+            ours[i] = once(b, vec_run, &v);
+            part[i] = once(b, copy_run, &s) * bytes / (double)(2 * s.each * (size_t)(b->threads * 8)) / ours[i];
+        }
+        double t = median(ours, b->pairs);
+        printf("  %9.3f ms %7.2f GB/s %4.0f %% of copying  %s\n", t * 1e3, bytes / t * 1e-9, 100 * median(part, b->pairs), vec_names[kind]);
+    }
+}
+
 /* ---- set-up ------------------------------------------------------------------------------------------------------------------ */
+
+/** What OpenBLAS makes of this processor by itself, in a process of its own since it decides while being loaded. */
+static void blas_left_alone(bench *b) {
+    fflush(stdout);
+    pid_t child = fork();
+    if (child != 0) {
+        if (child > 0) waitpid(child, NULL, 0);
+        return;
+    }
+    unsetenv("OPENBLAS_CORETYPE");
+    setenv("OPENBLAS_NUM_THREADS", "1", 1);
+    void *lib = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
+    char *(*core)(void) = NULL;
+    if (lib) *(void **)&b->sgemm = dlsym(lib, "cblas_sgemm"), *(void **)&core = dlsym(lib, "openblas_get_corename");
+    if (b->sgemm && core) {
+        ay_gemm g = {.m = 512, .n = 512, .k = 512, .a = b->room, .b = b->room + 512 * 512, .c = b->room + 2 * 512 * 512};
+        printf("OpenBLAS left alone takes this processor for %s: %.1f GFLOP/s on one thread\n", core(), 2e-9 * 512 * 512 * 512 / once(b, blas_run, &g));
+        fflush(stdout);
+    }
+    _exit(0);
+}
 
 static void find_blas(bench *b) {
     setenv("OPENBLAS_CORETYPE", b->ex.isa >= AY_ISA_AVX512 && b->ex.isa <= AY_ISA_AMX ? "SkylakeX" : "Haswell", 0);
@@ -290,15 +379,16 @@ static void find_blas(bench *b) {
 }
 
 int main(int argc, char **argv) {
-    bench b = {.pairs = 5, .seconds = 0.02};
+    bench b = {.pairs = 5, .seconds = 0.02, .clock = CLOCK_MONOTONIC};
     bool quick = false;
     int threads = 0;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--quick") == 0) quick = true;
         else if (strncmp(argv[i], "--only=", 7) == 0) b.only = argv[i] + 7;
         else if (strncmp(argv[i], "--threads=", 10) == 0) threads = atoi(argv[i] + 10);
+        else if (strcmp(argv[i], "--cpu-time") == 0) threads = 1, b.clock = CLOCK_PROCESS_CPUTIME_ID;
         else {
-            fprintf(stderr, "bench_kernels [--quick] [--only=gemm|attn|conv|vec] [--threads=N]\n");
+            fprintf(stderr, "bench_kernels [--quick] [--only=gemm|attn|conv|vec] [--threads=N | --cpu-time]\n");
             return 2;
         }
     }
@@ -306,16 +396,18 @@ int main(int argc, char **argv) {
     if (quick) b.pairs = 3;
     b.ex.isa = ay_isa_best();
     if (cap && ay_isa_from_name(cap) >= 0 && ay_isa_allows(b.ex.isa, (ay_isa)ay_isa_from_name(cap))) b.ex.isa = (ay_isa)ay_isa_from_name(cap);
-    b.ex.pool = ay_pool_new(threads);
-    b.threads = ay_pool_threads(b.ex.pool);
     b.room_floats = (size_t)96 << 20;
     b.room = pages(b.room_floats * sizeof(float));
     for (size_t i = 0; i < b.room_floats; i++) b.room[i] = (float)(i * 2654435761u % 1024) * 0x1p-10f - 0.5f;
+    blas_left_alone(&b); /* before there are threads */
+    b.ex.pool = ay_pool_new(threads);
+    b.threads = ay_pool_threads(b.ex.pool);
     find_blas(&b);
     ceilings(&b);
     if (!b.only || strcmp(b.only, "gemm") == 0) bench_gemm(&b, quick);
     if (!b.only || strcmp(b.only, "attn") == 0) bench_attn(&b, quick);
     if (!b.only || strcmp(b.only, "conv") == 0) bench_conv(&b, quick);
+    if (!b.only || strcmp(b.only, "vec") == 0) bench_vec(&b);
     ay_pool_free(b.ex.pool);
     return 0;
 }

@@ -4,6 +4,7 @@
  * contiguous dimension of the source is not that of the target, small squares are turned, so that each cache line is fetched
  * once.
  */
+#include "cpu/kernel/rows.h"
 #include "cpu/kernel/walk.h"
 
 #include <stdlib.h>
@@ -16,6 +17,7 @@ enum {
 
 typedef struct job {
     const ay_copy_args *a;
+    const ay_pack_row *pack;
     ay_walk w;      /* operand 0: x, 1: y; last dimension: the target's shortest stride */
     int cross;  /* the dimension in which x is contiguous, when that is not the last and turning pays; else -1 */
     int64_t rows, rows_per_tile, cols_per_tile, col_tiles;
@@ -56,18 +58,28 @@ static void copy_tile(void *arg, int64_t tile, int thread) {
 }
 
 #define TURNED(bits)                                                                                                   \
-    /* y [m][n] = x [n][m]: x rows xs apart, y rows ys apart */                                                        \
-    static void turned##bits(int64_t m, int64_t n, const void *from, int64_t xs, void *to, int64_t ys) {              \
+    /* y [m][SQUARE] = x [n][m], rows of x xs apart */                                                                 \
+    static void turned##bits(int64_t m, int64_t n, const void *from, int64_t xs, void *to) {                          \
         const uint##bits##_t *x = from;                                                                                \
         uint##bits##_t *y = to;                                                                                        \
         for (int64_t j = 0; j < n; j++) {                                                                              \
-            for (int64_t i = 0; i < m; i++) y[i * ys + j] = x[j * xs + i];                                             \
+            for (int64_t i = 0; i < m; i++) y[i * SQUARE + j] = x[j * xs + i];                                         \
         }                                                                                                              \
     }
 TURNED(8)
 TURNED(16)
-TURNED(32)
 TURNED(64)
+
+/** One square, by way of a small one: rows that lie a power of two apart would share a few places of the cache. */
+static void turn_square(const job *j, int64_t m, int64_t n, const void *x, int64_t xs, char *y, int64_t ys) {
+    _Alignas(64) uint64_t room[SQUARE * SQUARE];
+    int size = j->a->size;
+    if (size == 1) turned8(m, n, x, xs, room);
+    else if (size == 2) turned16(m, n, x, xs, room);
+    else if (size == 4) j->pack->turn(AY_F32, x, xs, (int)n, SQUARE, m, (float *)room);
+    else turned64(m, n, x, xs, room);
+    for (int64_t i = 0; i < m; i++) memcpy(y + i * ys * size, (const char *)room + i * SQUARE * size, (size_t)(n * size));
+}
 
 /** The plane of dimensions `cross` and last, in squares; a tile is one row of squares of one plane. */
 static void cross_tile(void *arg, int64_t tile, int thread) {
@@ -82,10 +94,7 @@ static void cross_tile(void *arg, int64_t tile, int thread) {
         int64_t n = ay_min_i64(SQUARE, width - n0);
         const char *x = (const char *)j->a->x + (at[0] + m0 + n0 * xs) * size;
         char *y = (char *)j->a->y + (at[1] + m0 * ys + n0) * size;
-        if (size == 1) turned8(m, n, x, xs, y, ys);
-        else if (size == 2) turned16(m, n, x, xs, y, ys);
-        else if (size == 4) turned32(m, n, x, xs, y, ys);
-        else turned64(m, n, x, xs, y, ys);
+        turn_square(j, m, n, x, xs, y, ys);
     }
 }
 
@@ -119,7 +128,7 @@ void ay_copy_run(const ay_exec *ex, const ay_copy_args *a) {
         if (a->dim[i] <= 0) return;
     }
     order(a, dim, xs, ys);
-    job j = {.a = a, .w = ay_walk_make(a->rank, dim, xs, ys, NULL, false)};
+    job j = {.a = a, .pack = ay_pack_pick(ex->isa), .w = ay_walk_make(a->rank, dim, xs, ys, NULL, false)};
     int64_t width = j.w.dim[j.w.rank - 1], per = TILE / a->size;
     j.rows = ay_walk_rows(&j.w);
     j.cols_per_tile = ay_min_i64(width, per);

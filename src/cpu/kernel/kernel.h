@@ -24,6 +24,7 @@ typedef struct ay_exec {
 } ay_exec;
 
 /** C[m, n] = residual + gate[n] * act( A[m, k] * B + bias[n] )   (each of residual, gate, bias optional)
+ *  c must not overlap a, b or residual (sums pass through it); the elementwise and row functions below may work in place.
  *  B is either a weight [n, k] (PyTorch linear: out, in) in any storage, or float32 b: [n, k] if b_trans else [k, n]. */
 typedef struct ay_gemm {
     int64_t m, n, k;
@@ -48,7 +49,8 @@ size_t ay_gemm_batch_scratch(ay_isa isa, int threads, const ay_gemm_batch *g);
 void ay_gemm_batch_run(const ay_exec *ex, const ay_gemm_batch *g);
 
 /** Fused attention: o = softmax(q k^T * scale + mask) v, never storing the score matrix. Strides in elements, so q/k/v may
- *  lie as [B, H, L, D] or [B, L, H, D]. mask: float32 added, broadcast by zero strides, or NULL. */
+ *  lie as [B, H, L, D] or [B, L, H, D]. mask: float32 added, broadcast by zero strides, or NULL. A query
+ *  whose every key is masked by -inf gives zeros. o must not overlap q, k, v. */
 typedef struct ay_attn {
     int64_t batch, heads, lq, lk, d, dv;
     const float *q, *k, *v;
@@ -62,7 +64,8 @@ typedef struct ay_attn {
 size_t ay_attn_scratch(ay_isa isa, int threads, const ay_attn *a);
 void ay_attn_run(const ay_exec *ex, const ay_attn *a);
 
-/** Convolution over up to 3 spatial dims (unused leading dims are 1), NCDHW, weight [O, C/groups, KD, KH, KW]. */
+/** Convolution over up to 3 spatial dims (unused leading dims are 1), NCDHW, weight [O, C/groups, KD, KH, KW]. y must not
+ *  overlap x or residual. */
 typedef struct ay_conv {
     int64_t n, c, o, groups;
     int64_t in[3], out[3], kernel[3], stride[3], dilation[3], before[3];
