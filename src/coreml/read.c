@@ -114,8 +114,9 @@ static void run_row(ay_mop *o) {
         o->out[0].kind = AY_M_NODE;
         o->out[0].node = first;
     }
-    for (int i = before; i < r->g->n_nodes; i++)
-        if (r->g->nodes[i].op != AY_OP_PARAM) r->g->nodes[i].scope = o->name;
+    const char *scope = r->g->n_nodes > before ? ay_strdup(r->g->arena, o->name) : NULL; /* may outlive the package */
+    for (int i = before; scope && i < r->g->n_nodes; i++)
+        if (r->g->nodes[i].op != AY_OP_PARAM) r->g->nodes[i].scope = scope;
     for (int i = 0; i < o->n_out; i++) check_result(o, i);
 }
 

@@ -33,7 +33,11 @@ static ay_val unary_epsilon(ay_mop *o) {
     return ay_binary(G, AY_OP_DIV, scalar_like(o, x, 1), x);
 }
 
-static ay_val binary(ay_mop *o) { return ay_binary(G, (ay_op)o->row->op, ay_mnode(o, "x"), ay_mnode(o, "y")); }
+/* arguments are fetched one by one, so that nodes come in the same order from every compiler */
+static ay_val binary(ay_mop *o) {
+    ay_val x = ay_mnode(o, "x"), y = ay_mnode(o, "y");
+    return ay_binary(G, (ay_op)o->row->op, x, y);
+}
 
 /* real_div of integers: the quotient cut toward zero, as the declared integer type can hold it */
 static ay_val divide(ay_mop *o) {
@@ -48,7 +52,8 @@ static ay_val divide(ay_mop *o) {
 }
 
 static ay_val where(ay_mop *o) {
-    return ay_where(G, ay_mnode(o, "cond"), ay_mnode(o, "a"), ay_mnode(o, "b"));
+    ay_val cond = ay_mnode(o, "cond"), a = ay_mnode(o, "a"), b = ay_mnode(o, "b");
+    return ay_where(G, cond, a, b);
 }
 
 static ay_val square(ay_mop *o) {
@@ -80,10 +85,14 @@ static ay_val atanh_of(ay_mop *o) {
 
 static ay_val clip(ay_mop *o) {
     ay_val x = ay_mnode(o, "x");
-    return ay_binary(G, AY_OP_MIN, ay_binary(G, AY_OP_MAX, x, ay_mnode(o, "alpha")), ay_mnode(o, "beta"));
+    ay_val alpha = ay_mnode(o, "alpha"), beta = ay_mnode(o, "beta");
+    return ay_binary(G, AY_OP_MIN, ay_binary(G, AY_OP_MAX, x, alpha), beta);
 }
 
-static ay_val threshold(ay_mop *o) { return ay_binary(G, AY_OP_MAX, ay_mnode(o, "x"), ay_mnode(o, "alpha")); }
+static ay_val threshold(ay_mop *o) {
+    ay_val x = ay_mnode(o, "x"), alpha = ay_mnode(o, "alpha");
+    return ay_binary(G, AY_OP_MAX, x, alpha);
+}
 
 static ay_val relu(ay_mop *o) {
     ay_val x = at_least(o, ay_mnode(o, "x"), 0);

@@ -6,6 +6,7 @@ compressed form the reader knows occurs in a file that alloy did not write.
 
 mlprograms.py then computes what they should give.
 """
+import json
 import os
 import shutil
 import sys
@@ -51,9 +52,13 @@ def save(out, name, opset, inputs, body, half=False, change=None):
 
 
 def tidy(manifest):
-    """Fixed identifiers, so that making the packages again changes nothing that matters."""
-    import json
+    """Fixed identifiers, so that making the packages again changes nothing that matters; no empty folder, which git loses."""
     m = json.load(open(manifest))
+    weights = os.path.join(os.path.dirname(manifest), "Data/com.apple.CoreML/weights")
+    if os.path.isdir(weights) and not os.listdir(weights):
+        os.rmdir(weights)
+    if not os.path.isdir(weights):
+        m["itemInfoEntries"] = {k: v for k, v in m["itemInfoEntries"].items() if v["name"] != "weights"}
     new = {}
     for i, (k, v) in enumerate(sorted(m["itemInfoEntries"].items(), key=lambda e: e[1]["name"])):
         uid = "00000000-0000-4000-8000-%012d" % i
@@ -193,6 +198,7 @@ def matrices(x, y, v, im, vol, seq):
             o.append(mb.avg_pool(x=im, kernel_sizes=[3, 3], strides=[2, 2], pad_type="custom", pad=[1, 1, 1, 1], ceil_mode=c,
                                  exclude_padding_from_average=ex, name="m_ap_%d%d" % (ex, c)))
     o.append(mb.max_pool(x=im, kernel_sizes=[2, 2], strides=[2, 2], pad_type="valid", ceil_mode=True, name="m_mp_ceil"))
+    o.append(mb.max_pool(x=im, kernel_sizes=[2, 2], strides=[2, 2], pad_type="custom", pad=[1, 1, 1, 1], ceil_mode=True, name="m_mp_ceil_pad"))
     o.append(mb.l2_pool(x=im, kernel_sizes=[2, 2], strides=[1, 2], pad_type="custom", pad=[0, 1, 1, 0], name="m_l2_pool"))
     o.append(mb.avg_pool(x=vol, kernel_sizes=[2, 2, 2], strides=[2, 1, 2], pad_type="valid", name="m_ap_3d"))
     o.append(mb.max_pool(x=seq, kernel_sizes=[3], strides=[2], pad_type="same_lower", name="m_mp_1d"))
