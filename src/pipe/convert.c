@@ -109,6 +109,7 @@ static alloy_status read_parts(conversion *v) {
         ay_tokenizer *tok = NULL;
         if (!dir) return ay_nomem(cx);
         AY_TRY(ay_tokenizer_open(cx, dir, &tok));
+        v->m->token_limit = ay_tokenizer_max_length(tok);
         ay_tokenizer_close(&tok);
     }
     return ALLOY_OK;

@@ -66,6 +66,7 @@ struct ay_model {
     int n_parts;
     const json_t *scheduler; /* scheduler_config.json */
     int width, height, text_length;
+    int token_limit; /* while converting: what the last of the row's tokenizers says is its longest text; 0: nothing */
     ay_dtype precision; /* AY_F16 or AY_F32 */
 };
 

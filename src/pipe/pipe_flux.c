@@ -58,7 +58,10 @@ static alloy_status defaults(ay_ctx *cx, const ay_model *m, int *w, int *h, int 
     int side = (int)(128 * f.factor); /* diffusers: default_sample_size = 128 latents */
     if (!*w) *w = *h ? *h : side;
     if (!*h) *h = *w;
-    if (!*text) *text = f.guidance ? 512 : 256; /* what dev and schnell were trained with (black-forest-labs/flux) */
+    if (!*text) {
+        *text = f.guidance ? 512 : 256; /* what dev and schnell were trained with (black-forest-labs/flux) */
+        if (m->token_limit > 0 && m->token_limit < *text) *text = m->token_limit;
+    }
     json_object_set_new(prediction, "steps", json_integer(f.guidance ? 28 : 4));
     json_object_set_new(prediction, "guidance_scale", json_real(f.guidance ? 3.5 : 0.0));
     return ALLOY_OK;
