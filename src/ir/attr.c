@@ -34,7 +34,8 @@ static alloy_status axis_error(const ay_graph *g, const ay_node *n, int axis) {
 }
 
 /* Copies a list of axes into a zeroed attribute: in range, no axis twice; sorted when the order means nothing. */
-static alloy_status canon_axes(const ay_graph *g, const ay_node *n, int rank, int count, const int *from, int *to, bool sort) {
+static alloy_status canon_axes(const ay_graph *g, const ay_node *n, int rank, int count, const int *from, int *to,
+                               bool sort) {
     if (count < 0 || count > rank) {
         char text[160];
         return ay_infer_fail(g, n, "%d axes for %s", count, ay_type_text(ay_in_type(g, n, 0), text));
@@ -161,7 +162,7 @@ alloy_status ay_attr_canon(const ay_graph *g, ay_node *n) {
     return ALLOY_OK;
 }
 
-/* ---- text ----------------------------------------------------------------------------------------------------------------- */
+/* ---- text ---------------------------------------------------------------------------------------------------------- */
 
 static void put_i64s(ay_buf *out, const char *name, int n, const int64_t *v) {
     ay_buf_printf(out, " %s=[", name);

@@ -50,7 +50,7 @@ ay_type ay_shape_list(ay_dtype t, int n, const int64_t *rank_then_dims) {
     return type;
 }
 
-/* ---- leaves ----------------------------------------------------------------------------------------------------------------- */
+/* ---- leaves -------------------------------------------------------------------------------------------------------- */
 
 /* Checks what every leaf needs; false after a failure was recorded. */
 static bool leaf_valid(ay_graph *g, const ay_type *type, const char *kind, const char *name) {
@@ -99,8 +99,8 @@ ay_val ay_param(ay_graph *g, const char *name, ay_type type) {
     if (before == AY_NO_VALUE) return leaf_add(g, AY_OP_PARAM, &type, full);
     if (ay_type_equal(ay_type_of(g, before), &type)) return before;
     char a[160], b[160];
-    return ay_graph_fail(g, ALLOY_E_MISMATCH, "parameter \"%s\" is asked for as %s and earlier as %s", full, ay_type_text(&type, a),
-                         ay_type_text(ay_type_of(g, before), b));
+    return ay_graph_fail(g, ALLOY_E_MISMATCH, "parameter \"%s\" is asked for as %s and earlier as %s", full,
+                         ay_type_text(&type, a), ay_type_text(ay_type_of(g, before), b));
 }
 
 ay_val ay_const_data(ay_graph *g, ay_type type, const void *data) {
@@ -154,12 +154,13 @@ void ay_set_output(ay_graph *g, const char *name, ay_val v) {
     else nomem(g);
 }
 
-/* ---- the general way -------------------------------------------------------------------------------------------------------- */
+/* ---- the general way ----------------------------------------------------------------------------------------------- */
 
 ay_val ay_node_add(ay_graph *g, ay_op op, const ay_val *in, int n_in, const ay_attr *attr, const ay_type *want) {
     if (g->status) return AY_NO_VALUE;
     if ((unsigned)op >= AY_OP_COUNT || ay_op_get(op)->cls == AY_CLASS_LEAF) {
-        return ay_graph_fail(g, ALLOY_E_INTERNAL, "%s is not added as a node; see ay_input, ay_param, ay_const_data", ay_op_get(op)->name);
+        return ay_graph_fail(g, ALLOY_E_INTERNAL, "%s is not added as a node; see ay_input, ay_param, ay_const_data",
+                             ay_op_get(op)->name);
     }
     ay_node n;
     memset(&n, 0, sizeof n);

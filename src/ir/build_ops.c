@@ -12,7 +12,8 @@ static ay_val add1(ay_graph *g, ay_op op, ay_val x, const ay_attr *attr) { retur
 
 /* x and up to two optional inputs; a later one without the earlier is a mistake. */
 static ay_val add_optional(ay_graph *g, ay_op op, ay_val x, ay_val w, ay_val b, const ay_attr *attr) {
-    if (b != AY_NO_VALUE && w == AY_NO_VALUE) return ay_graph_fail(g, ALLOY_E_MISMATCH, "%s: bias without weight", ay_op_get(op)->name);
+    if (b != AY_NO_VALUE && w == AY_NO_VALUE)
+        return ay_graph_fail(g, ALLOY_E_MISMATCH, "%s: bias without weight", ay_op_get(op)->name);
     ay_val in[3] = {x, w, b};
     return ay_node_add(g, op, in, b != AY_NO_VALUE ? 3 : w != AY_NO_VALUE ? 2 : 1, attr, NULL);
 }
@@ -77,14 +78,16 @@ ay_val ay_conv2d_layer(ay_graph *g, const char *name, ay_val x, int64_t out, int
     ay_push(g, "%s", name);
     ay_val w = ay_param(g, "weight", ay_shape(t, 4, out, ay_dim(g, x, 1), kernel, kernel));
     ay_val b = bias ? ay_param(g, "bias", ay_shape(t, 1, out)) : AY_NO_VALUE;
-    ay_attr a = {.conv = {.stride = {stride, stride}, .dilation = {1, 1}, .before = {pad, pad}, .after = {pad, pad}, .groups = 1}};
+    ay_attr a = {
+        .conv = {.stride = {stride, stride}, .dilation = {1, 1}, .before = {pad, pad}, .after = {pad, pad}, .groups = 1}};
     ay_val y = ay_node_add(g, AY_OP_CONV, (ay_val[]){x, w, b}, bias ? 3 : 2, &a, NULL);
     ay_pop(g);
     return y;
 }
 
 ay_val ay_layer_norm(ay_graph *g, ay_val x, ay_val w_or_none, ay_val b_or_none, double eps) {
-    return add_optional(g, AY_OP_LAYER_NORM, x, w_or_none, b_or_none, &(ay_attr){.norm = {.n = 1, .axes = {-1}, .eps = eps}});
+    return add_optional(g, AY_OP_LAYER_NORM, x, w_or_none, b_or_none,
+                        &(ay_attr){.norm = {.n = 1, .axes = {-1}, .eps = eps}});
 }
 
 ay_val ay_rms_norm(ay_graph *g, ay_val x, ay_val w_or_none, double eps) {
@@ -108,7 +111,7 @@ ay_val ay_rope(ay_graph *g, ay_val x, ay_val cos, ay_val sin, bool interleaved) 
     return ay_node_add(g, AY_OP_ROPE, (ay_val[]){x, cos, sin}, 3, &(ay_attr){.rope = {interleaved}}, NULL);
 }
 
-/* ---- movement ---------------------------------------------------------------------------------------------------------------- */
+/* ---- movement ------------------------------------------------------------------------------------------------------ */
 
 static ay_val add_shaped(ay_graph *g, ay_op op, ay_val x, int rank, const int64_t *dim, const ay_attr *attr) {
     ay_type want = {.rank = rank};
@@ -116,9 +119,13 @@ static ay_val add_shaped(ay_graph *g, ay_op op, ay_val x, int rank, const int64_
     return ay_node_add(g, op, &x, 1, attr, &want);
 }
 
-ay_val ay_reshape_to(ay_graph *g, ay_val x, int rank, const int64_t *dim) { return add_shaped(g, AY_OP_RESHAPE, x, rank, dim, NULL); }
+ay_val ay_reshape_to(ay_graph *g, ay_val x, int rank, const int64_t *dim) {
+    return add_shaped(g, AY_OP_RESHAPE, x, rank, dim, NULL);
+}
 
-ay_val ay_expand_to(ay_graph *g, ay_val x, int rank, const int64_t *dim) { return add_shaped(g, AY_OP_EXPAND, x, rank, dim, NULL); }
+ay_val ay_expand_to(ay_graph *g, ay_val x, int rank, const int64_t *dim) {
+    return add_shaped(g, AY_OP_EXPAND, x, rank, dim, NULL);
+}
 
 /* The mistake the macros can make: a rank that is not the number of what follows it. */
 static bool count_wrong(ay_graph *g, const char *what, int64_t said, int given) {
@@ -143,7 +150,9 @@ ay_val ay_permute_list(ay_graph *g, ay_val x, int n, const int *rank_then_axes) 
     return add1(g, AY_OP_PERMUTE, x, &a);
 }
 
-ay_val ay_concat_n(ay_graph *g, int axis, int n, const ay_val *v) { return ay_node_add(g, AY_OP_CONCAT, v, n, &(ay_attr){.axis = axis}, NULL); }
+ay_val ay_concat_n(ay_graph *g, int axis, int n, const ay_val *v) {
+    return ay_node_add(g, AY_OP_CONCAT, v, n, &(ay_attr){.axis = axis}, NULL);
+}
 
 ay_val ay_concat_list(ay_graph *g, int axis, int n, const ay_val *n_then_values) {
     if (count_wrong(g, "concat", n_then_values[0], n)) return AY_NO_VALUE;
@@ -156,12 +165,13 @@ ay_val ay_slice(ay_graph *g, ay_val x, int axis, int64_t begin, int64_t end) {
     ay_type want = *ay_type_of(g, x);
     int at = axis < 0 ? axis + want.rank : axis;
     char text[160];
-    if (at < 0 || at >= want.rank) return ay_graph_fail(g, ALLOY_E_MISMATCH, "slice: axis %d is outside of %s", axis, ay_type_text(&want, text));
+    if (at < 0 || at >= want.rank)
+        return ay_graph_fail(g, ALLOY_E_MISMATCH, "slice: axis %d is outside of %s", axis, ay_type_text(&want, text));
     int64_t size = want.dim[at];
     int64_t from = begin < 0 ? begin + size : begin, to = end == INT64_MAX ? size : end < 0 ? end + size : end;
     if (from < 0 || to > size || from >= to) {
-        return ay_graph_fail(g, ALLOY_E_MISMATCH, "slice: [%lld, %lld) of axis %d of %s is empty or outside", (long long)begin,
-                             (long long)(end == INT64_MAX ? size : end), axis, ay_type_text(&want, text));
+        return ay_graph_fail(g, ALLOY_E_MISMATCH, "slice: [%lld, %lld) of axis %d of %s is empty or outside",
+                             (long long)begin, (long long)(end == INT64_MAX ? size : end), axis, ay_type_text(&want, text));
     }
     ay_attr a = {0};
     for (int i = 0; i < want.rank; i++) a.slice.stride[i] = 1;

@@ -12,25 +12,39 @@
 #include <string.h>
 
 static const ay_eval_fn table[AY_OP_COUNT] = {
-    [AY_OP_ABS] = ay_eval_unary, [AY_OP_EXP] = ay_eval_unary, [AY_OP_LOG] = ay_eval_unary, [AY_OP_SQRT] = ay_eval_unary,
-    [AY_OP_RSQRT] = ay_eval_unary, [AY_OP_SIN] = ay_eval_unary, [AY_OP_COS] = ay_eval_unary, [AY_OP_TANH] = ay_eval_unary,
-    [AY_OP_ERF] = ay_eval_unary, [AY_OP_FLOOR] = ay_eval_unary, [AY_OP_CEIL] = ay_eval_unary, [AY_OP_ROUND] = ay_eval_unary,
-    [AY_OP_SIGN] = ay_eval_unary, [AY_OP_NOT] = ay_eval_unary, [AY_OP_CAST] = ay_eval_cast,
-    [AY_OP_ADD] = ay_eval_binary, [AY_OP_SUB] = ay_eval_binary, [AY_OP_MUL] = ay_eval_binary, [AY_OP_DIV] = ay_eval_binary,
-    [AY_OP_MOD] = ay_eval_binary, [AY_OP_MAX] = ay_eval_binary, [AY_OP_MIN] = ay_eval_binary, [AY_OP_POW] = ay_eval_binary,
-    [AY_OP_EQ] = ay_eval_compare, [AY_OP_NE] = ay_eval_compare, [AY_OP_LT] = ay_eval_compare, [AY_OP_LE] = ay_eval_compare,
-    [AY_OP_GT] = ay_eval_compare, [AY_OP_GE] = ay_eval_compare, [AY_OP_AND] = ay_eval_compare, [AY_OP_OR] = ay_eval_compare,
-    [AY_OP_XOR] = ay_eval_compare, [AY_OP_WHERE] = ay_eval_where,
-    [AY_OP_SUM] = ay_eval_reduce, [AY_OP_RMAX] = ay_eval_reduce, [AY_OP_RMIN] = ay_eval_reduce, [AY_OP_PROD] = ay_eval_reduce,
-    [AY_OP_ARGMAX] = ay_eval_argmax, [AY_OP_CUMSUM] = ay_eval_cumsum, [AY_OP_TOPK] = ay_eval_topk,
-    [AY_OP_MATMUL] = ay_eval_matmul, [AY_OP_CONV] = ay_eval_conv, [AY_OP_POOL] = ay_eval_pool,
-    [AY_OP_RESHAPE] = ay_eval_reshape, [AY_OP_PERMUTE] = ay_eval_strided, [AY_OP_EXPAND] = ay_eval_strided,
-    [AY_OP_SLICE] = ay_eval_strided, [AY_OP_CONCAT] = ay_eval_concat, [AY_OP_PAD] = ay_eval_pad,
-    [AY_OP_REVERSE] = ay_eval_strided, [AY_OP_GATHER] = ay_eval_gather, [AY_OP_GATHER_ALONG] = ay_eval_gather_along,
-    [AY_OP_LINEAR] = ay_eval_linear, [AY_OP_SIGMOID] = ay_eval_unary, [AY_OP_SILU] = ay_eval_unary, [AY_OP_GELU] = ay_eval_unary,
-    [AY_OP_SOFTMAX] = ay_eval_softmax, [AY_OP_RMS_NORM] = ay_eval_norm, [AY_OP_LAYER_NORM] = ay_eval_norm,
-    [AY_OP_GROUP_NORM] = ay_eval_norm, [AY_OP_ROPE] = ay_eval_rope, [AY_OP_SDPA] = ay_eval_sdpa,
-    [AY_OP_UPSAMPLE] = ay_eval_upsample, [AY_OP_CONV_TRANSPOSE] = ay_eval_conv_transpose, [AY_OP_DEQUANT] = ay_eval_dequant,
+    [AY_OP_ABS] = ay_eval_unary,         [AY_OP_EXP] = ay_eval_unary,
+    [AY_OP_LOG] = ay_eval_unary,         [AY_OP_SQRT] = ay_eval_unary,
+    [AY_OP_RSQRT] = ay_eval_unary,       [AY_OP_SIN] = ay_eval_unary,
+    [AY_OP_COS] = ay_eval_unary,         [AY_OP_TANH] = ay_eval_unary,
+    [AY_OP_ERF] = ay_eval_unary,         [AY_OP_FLOOR] = ay_eval_unary,
+    [AY_OP_CEIL] = ay_eval_unary,        [AY_OP_ROUND] = ay_eval_unary,
+    [AY_OP_SIGN] = ay_eval_unary,        [AY_OP_NOT] = ay_eval_unary,
+    [AY_OP_CAST] = ay_eval_cast,         [AY_OP_ADD] = ay_eval_binary,
+    [AY_OP_SUB] = ay_eval_binary,        [AY_OP_MUL] = ay_eval_binary,
+    [AY_OP_DIV] = ay_eval_binary,        [AY_OP_MOD] = ay_eval_binary,
+    [AY_OP_MAX] = ay_eval_binary,        [AY_OP_MIN] = ay_eval_binary,
+    [AY_OP_POW] = ay_eval_binary,        [AY_OP_EQ] = ay_eval_compare,
+    [AY_OP_NE] = ay_eval_compare,        [AY_OP_LT] = ay_eval_compare,
+    [AY_OP_LE] = ay_eval_compare,        [AY_OP_GT] = ay_eval_compare,
+    [AY_OP_GE] = ay_eval_compare,        [AY_OP_AND] = ay_eval_compare,
+    [AY_OP_OR] = ay_eval_compare,        [AY_OP_XOR] = ay_eval_compare,
+    [AY_OP_WHERE] = ay_eval_where,       [AY_OP_SUM] = ay_eval_reduce,
+    [AY_OP_RMAX] = ay_eval_reduce,       [AY_OP_RMIN] = ay_eval_reduce,
+    [AY_OP_PROD] = ay_eval_reduce,       [AY_OP_ARGMAX] = ay_eval_argmax,
+    [AY_OP_CUMSUM] = ay_eval_cumsum,     [AY_OP_TOPK] = ay_eval_topk,
+    [AY_OP_MATMUL] = ay_eval_matmul,     [AY_OP_CONV] = ay_eval_conv,
+    [AY_OP_POOL] = ay_eval_pool,         [AY_OP_RESHAPE] = ay_eval_reshape,
+    [AY_OP_PERMUTE] = ay_eval_strided,   [AY_OP_EXPAND] = ay_eval_strided,
+    [AY_OP_SLICE] = ay_eval_strided,     [AY_OP_CONCAT] = ay_eval_concat,
+    [AY_OP_PAD] = ay_eval_pad,           [AY_OP_REVERSE] = ay_eval_strided,
+    [AY_OP_GATHER] = ay_eval_gather,     [AY_OP_GATHER_ALONG] = ay_eval_gather_along,
+    [AY_OP_LINEAR] = ay_eval_linear,     [AY_OP_SIGMOID] = ay_eval_unary,
+    [AY_OP_SILU] = ay_eval_unary,        [AY_OP_GELU] = ay_eval_unary,
+    [AY_OP_SOFTMAX] = ay_eval_softmax,   [AY_OP_RMS_NORM] = ay_eval_norm,
+    [AY_OP_LAYER_NORM] = ay_eval_norm,   [AY_OP_GROUP_NORM] = ay_eval_norm,
+    [AY_OP_ROPE] = ay_eval_rope,         [AY_OP_SDPA] = ay_eval_sdpa,
+    [AY_OP_UPSAMPLE] = ay_eval_upsample, [AY_OP_CONV_TRANSPOSE] = ay_eval_conv_transpose,
+    [AY_OP_DEQUANT] = ay_eval_dequant,
 };
 
 alloy_status ay_eval_node(const ay_call *c) {
@@ -40,7 +54,7 @@ alloy_status ay_eval_node(const ay_call *c) {
     return table[c->n->op](c);
 }
 
-/* ---- held values and dense memory ------------------------------------------------------------------------------------------- */
+/* ---- held values and dense memory ---------------------------------------------------------------------------------- */
 
 /* Integers of 32 bits and more do not pass through float, which would round them. */
 static int64_t int_at(ay_dtype t, const void *from, int64_t i) {
@@ -90,7 +104,7 @@ void ay_unhold(const ay_array *from, ay_dtype to_dtype, void *to) {
     }
 }
 
-/* ---- the walk over a graph -------------------------------------------------------------------------------------------------- */
+/* ---- the walk over a graph ----------------------------------------------------------------------------------------- */
 
 typedef struct run {
     const ay_graph *g;
@@ -125,8 +139,8 @@ static alloy_status load_input(run *r, const ay_node *n, const ay_array *to) {
     for (int i = 0; i < r->n_in; i++) {
         if (strcmp(r->in[i].name, n->name) != 0) continue;
         if (!same_shape(&r->in[i].type, &n->type)) {
-            return ay_fail(r->g->cx, ALLOY_E_MISMATCH, "input \"%s\" is %s, the graph takes %s", n->name, ay_type_text(&r->in[i].type, a),
-                           ay_type_text(&n->type, b));
+            return ay_fail(r->g->cx, ALLOY_E_MISMATCH, "input \"%s\" is %s, the graph takes %s", n->name,
+                           ay_type_text(&r->in[i].type, a), ay_type_text(&n->type, b));
         }
         ay_hold(to, r->in[i].type.dtype, r->in[i].data);
         return ALLOY_OK;
@@ -180,8 +194,8 @@ static alloy_status check_names(const run *r, const ay_tensor *out, int n_out) {
         if (k == r->g->n_outputs) return ay_fail(r->g->cx, ALLOY_E_MISMATCH, "the graph has no output \"%s\"", out[i].name);
         const ay_type *t = ay_type_of(r->g, r->g->outputs[k].value);
         if (!same_shape(t, &out[i].type)) {
-            return ay_fail(r->g->cx, ALLOY_E_MISMATCH, "output \"%s\" is %s, asked for as %s", out[i].name, ay_type_text(t, a),
-                           ay_type_text(&out[i].type, b));
+            return ay_fail(r->g->cx, ALLOY_E_MISMATCH, "output \"%s\" is %s, asked for as %s", out[i].name,
+                           ay_type_text(t, a), ay_type_text(&out[i].type, b));
         }
     }
     return ALLOY_OK;
@@ -211,13 +225,15 @@ static alloy_status run_all(run *r, const ay_tensor *out, int n_out) {
     }
     for (int k = 0; k < g->n_outputs; k++) {
         for (int i = 0; i < n_out; i++) {
-            if (strcmp(out[i].name, g->outputs[k].name) == 0) ay_unhold(&r->values[g->outputs[k].value], out[i].type.dtype, out[i].data);
+            if (strcmp(out[i].name, g->outputs[k].name) == 0)
+                ay_unhold(&r->values[g->outputs[k].value], out[i].type.dtype, out[i].data);
         }
     }
     return ALLOY_OK;
 }
 
-alloy_status ay_eval(const ay_graph *g, const ay_tensor *in, int n_in, ay_tensor *out, int n_out, bool round_f16, int64_t *overflows) {
+alloy_status ay_eval(const ay_graph *g, const ay_tensor *in, int n_in, ay_tensor *out, int n_out, bool round_f16,
+                     int64_t *overflows) {
     run r = {.g = g, .in = in, .n_in = n_in, .round_f16 = round_f16};
     if (overflows) *overflows = 0;
     if (g->status) return g->status;

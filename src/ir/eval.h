@@ -35,7 +35,7 @@ alloy_status ay_eval_node(const ay_call *c);
 void ay_hold(const ay_array *to, ay_dtype from_dtype, const void *from);
 void ay_unhold(const ay_array *from, ay_dtype to_dtype, void *to);
 
-/* ---- walking with strides ---------------------------------------------------------------------------------------------- */
+/* ---- walking with strides ------------------------------------------------------------------------------------------ */
 
 /** Walks all positions of `dim` in row-major order, with the offsets of up to four operands beside it. */
 typedef struct ay_walk {

@@ -31,7 +31,7 @@ alloy_status ay_eval_softmax(const ay_call *c) {
     return ALLOY_OK;
 }
 
-/* ---- norms: elements that share a mean share a `group`; weight and bias are read at `slot` ---------------------------- */
+/* ---- norms: elements that share a mean share a `group`; weight and bias are read at `slot` ------------------------- */
 
 typedef struct norm_map {
     ay_type groups, slots; /* shapes that broadcast over the input */
@@ -92,7 +92,7 @@ alloy_status ay_eval_norm(const ay_call *c) {
     return ALLOY_OK;
 }
 
-/* ---- attention --------------------------------------------------------------------------------------------------------------- */
+/* ---- attention ----------------------------------------------------------------------------------------------------- */
 
 alloy_status ay_eval_rope(const ay_call *c) {
     const float *x = ay_f(c->in[0]);
@@ -112,8 +112,8 @@ alloy_status ay_eval_rope(const ay_call *c) {
 }
 
 /* One row: logits [S] of q against every k, softmax, weighted sum of v [S, E]. */
-static void attend(const ay_call *c, const float *q, const float *k, const float *v, int64_t mask_at, int64_t mask_step, double *logits,
-                   float *out) {
+static void attend(const ay_call *c, const float *q, const float *k, const float *v, int64_t mask_at, int64_t mask_step,
+                   double *logits, float *out) {
     int64_t D = c->in[0]->type.dim[c->in[0]->type.rank - 1], E = c->out->type.dim[c->out->type.rank - 1];
     int64_t S = c->in[1]->type.dim[c->in[1]->type.rank - 2];
     for (int64_t s = 0; s < S; s++) {
@@ -162,14 +162,14 @@ alloy_status ay_eval_sdpa(const ay_call *c) {
     sdpa_operand(&w, v, false);
     sdpa_operand(&w, &mask, true);
     for (int64_t r = 0; r < rows && !ay_stopped(c->cx); r++, ay_walk_next(&w)) {
-        attend(c, ay_f(c->in[0]) + w.offset[0], ay_f(c->in[1]) + w.offset[1], ay_f(c->in[2]) + w.offset[2], w.offset[3], mask_step, logits,
-               ay_f(c->out) + r * E);
+        attend(c, ay_f(c->in[0]) + w.offset[0], ay_f(c->in[1]) + w.offset[1], ay_f(c->in[2]) + w.offset[2], w.offset[3],
+               mask_step, logits, ay_f(c->out) + r * E);
     }
     free(logits);
     return ay_check_stop(c->cx);
 }
 
-/* ---- the rest ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the rest ------------------------------------------------------------------------------------------------------ */
 
 /* Where output position `o` of a dim of `in` elements, `factor` times as long, reads: between lo and hi, `t` of the way. */
 static void bilinear_at(const ay_node *n, int64_t o, int64_t in, int64_t factor, int64_t *lo, int64_t *hi, double *t) {

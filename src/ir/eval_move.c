@@ -87,7 +87,8 @@ alloy_status ay_eval_concat(const ay_call *c) {
         ay_split from = ay_split_at(&c->in[k]->type, c->n->attr.axis);
         size_t bytes = (size_t)(from.size * from.inner) * size;
         for (int64_t o = 0; o < from.outer; o++) {
-            memcpy((char *)c->out->data + (size_t)((o * to.size + done) * to.inner) * size, (char *)c->in[k]->data + (size_t)o * bytes, bytes);
+            memcpy((char *)c->out->data + (size_t)((o * to.size + done) * to.inner) * size,
+                   (char *)c->in[k]->data + (size_t)o * bytes, bytes);
         }
         done += from.size;
     }
@@ -123,7 +124,8 @@ alloy_status ay_eval_pad(const ay_call *c) {
             else j = j < 0 ? 0 : j > last ? last : j;
             from += j * stride[d];
         }
-        if (outside && c->n->attr.pad.mode == AY_PAD_CONSTANT) memcpy((char *)c->out->data + (size_t)i * size, constant, size);
+        if (outside && c->n->attr.pad.mode == AY_PAD_CONSTANT)
+            memcpy((char *)c->out->data + (size_t)i * size, constant, size);
         else copy_one(c->out, i, c->in[0], from, size);
     }
     return ALLOY_OK;
@@ -135,8 +137,8 @@ static int64_t index_at(const ay_call *c, int64_t i, int axis) {
     int64_t size = c->in[0]->type.dim[axis], v = ay_i(c->in[1])[i];
     int64_t at = v < 0 ? v + size : v;
     if (at >= 0 && at < size) return at;
-    ay_fail(c->cx, ALLOY_E_MISMATCH, "%s%s%s: index %lld is outside of axis %d of %s", ay_op_get(c->n->op)->name, *c->n->scope ? " in " : "",
-            c->n->scope, (long long)v, axis, ay_type_text(&c->in[0]->type, text));
+    ay_fail(c->cx, ALLOY_E_MISMATCH, "%s%s%s: index %lld is outside of axis %d of %s", ay_op_get(c->n->op)->name,
+            *c->n->scope ? " in " : "", c->n->scope, (long long)v, axis, ay_type_text(&c->in[0]->type, text));
     return -1;
 }
 
@@ -155,7 +157,8 @@ alloy_status ay_eval_gather(const ay_call *c) {
                 int64_t j = index_at(c, b * picks + p, axis);
                 if (j < 0) return c->cx->code;
                 int64_t from = ((b * outer + o) * x->dim[axis] + j) * inner;
-                memcpy((char *)c->out->data + (size_t)to * size, (char *)c->in[0]->data + (size_t)from * size, (size_t)inner * size);
+                memcpy((char *)c->out->data + (size_t)to * size, (char *)c->in[0]->data + (size_t)from * size,
+                       (size_t)inner * size);
             }
         }
     }

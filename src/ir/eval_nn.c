@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- matmul: one product [m, k] x [k, n] with any strides --------------------------------------------------------------- */
+/* ---- matmul: one product [m, k] x [k, n] with any strides ---------------------------------------------------------- */
 
 typedef struct product {
     int64_t m, n, k;
@@ -32,7 +32,8 @@ static void multiply_i(const product *p, const int32_t *x, const int32_t *y, int
     for (int64_t i = 0; i < p->m; i++) {
         for (int64_t j = 0; j < p->n; j++) {
             uint32_t acc = 0;
-            for (int64_t k = 0; k < p->k; k++) acc += (uint32_t)x[i * p->xm + k * p->xk] * (uint32_t)y[k * p->yk + j * p->yn];
+            for (int64_t k = 0; k < p->k; k++)
+                acc += (uint32_t)x[i * p->xm + k * p->xk] * (uint32_t)y[k * p->yk + j * p->yn];
             out[i * p->n + j] = (int32_t)acc;
         }
     }
@@ -67,7 +68,8 @@ alloy_status ay_eval_matmul(const ay_call *c) {
     int64_t batches = ay_type_count(&batch);
     for (int64_t b = 0; b < batches; b++, ay_walk_next(&w)) {
         int64_t to = b * p.m * p.n;
-        if (ay_dtype_is_float(tx->dtype)) multiply_f(&p, ay_f(x) + w.offset[0], ay_f(y) + w.offset[1], ay_f(c->out) + to, acc);
+        if (ay_dtype_is_float(tx->dtype))
+            multiply_f(&p, ay_f(x) + w.offset[0], ay_f(y) + w.offset[1], ay_f(c->out) + to, acc);
         else multiply_i(&p, ay_i(x) + w.offset[0], ay_i(y) + w.offset[1], ay_i(c->out) + to);
     }
     free(acc);
@@ -93,7 +95,7 @@ alloy_status ay_eval_linear(const ay_call *c) {
     return ALLOY_OK;
 }
 
-/* ---- windows: everything as three spatial dims, missing ones of size 1 ------------------------------------------------- */
+/* ---- windows: everything as three spatial dims, missing ones of size 1 --------------------------------------------- */
 
 typedef struct window {
     int64_t in[3], out[3], kernel[3], stride[3], dilation[3], before[3];

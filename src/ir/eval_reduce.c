@@ -75,7 +75,8 @@ alloy_status ay_eval_argmax(const ay_call *c) {
         for (int64_t i = 0; i < s.inner; i++) {
             int64_t best = 0, base = o * s.size * s.inner + i;
             for (int64_t j = 1; j < s.size; j++) {
-                if (before(number(x, base + j * s.inner), number(x, base + best * s.inner), c->n->attr.reduce.largest)) best = j;
+                if (before(number(x, base + j * s.inner), number(x, base + best * s.inner), c->n->attr.reduce.largest))
+                    best = j;
             }
             ay_i(c->out)[o * s.inner + i] = (int32_t)best;
         }

@@ -62,7 +62,7 @@ int64_t ay_dim(const ay_graph *g, ay_val v, int axis) {
     return axis >= 0 && axis < t->rank ? t->dim[axis] : 0;
 }
 
-/* ---- the name table: open addressing, never more than half full ------------------------------------------------------- */
+/* ---- the name table: open addressing, never more than half full ---------------------------------------------------- */
 
 static uint32_t name_hash(ay_op op, const char *s) {
     uint32_t h = 2166136261u ^ (uint32_t)op;
@@ -75,7 +75,8 @@ static ay_val *name_slot(const ay_graph *g, ay_op op, const char *name) {
     uint32_t mask = (uint32_t)g->cap_names - 1;
     for (uint32_t i = name_hash(op, name) & mask;; i = (i + 1) & mask) {
         ay_val v = g->names[i];
-        if (v == AY_NO_VALUE || (g->nodes[v].op == op && g->nodes[v].name && strcmp(g->nodes[v].name, name) == 0)) return &g->names[i];
+        if (v == AY_NO_VALUE || (g->nodes[v].op == op && g->nodes[v].name && strcmp(g->nodes[v].name, name) == 0))
+            return &g->names[i];
     }
 }
 
@@ -134,7 +135,7 @@ ay_val ay_graph_append(ay_graph *g, const ay_node *n) {
     return v;
 }
 
-/* ---- cloning -------------------------------------------------------------------------------------------------------------- */
+/* ---- cloning ------------------------------------------------------------------------------------------------------- */
 
 static bool clone_node(ay_graph *c, const ay_node *from) {
     ay_node n = *from;

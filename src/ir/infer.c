@@ -54,7 +54,8 @@ bool ay_type_valid(const ay_graph *g, const ay_type *t, const char *what) {
     const ay_dtype refused[] = {AY_F64, AY_I64, AY_U64, AY_U32, AY_F8E4M3, AY_F8E5M2};
     for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
         if (t->dtype != refused[i]) continue;
-        ay_fail(g->cx, ALLOY_E_MISMATCH, "%s: values of a graph cannot be %s; use float32 or int32", what, ay_dtype_name(t->dtype));
+        ay_fail(g->cx, ALLOY_E_MISMATCH, "%s: values of a graph cannot be %s; use float32 or int32", what,
+                ay_dtype_name(t->dtype));
         return false;
     }
     if (t->rank < 0 || t->rank > AY_MAX_RANK) {
@@ -74,7 +75,7 @@ bool ay_type_valid(const ay_graph *g, const ay_type *t, const char *what) {
     return true;
 }
 
-/* ---- elementwise -------------------------------------------------------------------------------------------------------- */
+/* ---- elementwise --------------------------------------------------------------------------------------------------- */
 
 static alloy_status unary_float(const ay_graph *g, ay_node *n) {
     AY_TRY(ay_infer_float(g, n, 0));
@@ -161,13 +162,14 @@ static alloy_status where(const ay_graph *g, ay_node *n) {
     return ALLOY_OK;
 }
 
-/* ---- reductions --------------------------------------------------------------------------------------------------------- */
+/* ---- reductions ---------------------------------------------------------------------------------------------------- */
 
 static alloy_status reduce(const ay_graph *g, ay_node *n) {
     const ay_type *x = ay_in_type(g, n, 0);
     AY_TRY(number(g, n, 0));
     if (n->attr.reduce.n < 1) return ay_infer_fail(g, n, "no axis to reduce over");
-    if (n->op == AY_OP_ARGMAX && n->attr.reduce.n != 1) return ay_infer_fail(g, n, "takes one axis, found %d", n->attr.reduce.n);
+    if (n->op == AY_OP_ARGMAX && n->attr.reduce.n != 1)
+        return ay_infer_fail(g, n, "takes one axis, found %d", n->attr.reduce.n);
     ay_type out = {.dtype = n->op == AY_OP_ARGMAX ? AY_I32 : x->dtype};
     for (int i = 0, next = 0; i < x->rank; i++) {
         bool gone = next < n->attr.reduce.n && n->attr.reduce.axes[next] == i;
@@ -196,32 +198,82 @@ static alloy_status topk(const ay_graph *g, ay_node *n) {
 /* A leaf's type is what its maker said. */
 static alloy_status leaf(const ay_graph *g, ay_node *n) { return ALLOY_OK; }
 
-/* ---- the table ---------------------------------------------------------------------------------------------------------- */
+/* ---- the table ----------------------------------------------------------------------------------------------------- */
 
 static const ay_infer_fn table[AY_OP_COUNT] = {
-    [AY_OP_INPUT] = leaf, [AY_OP_PARAM] = leaf, [AY_OP_CONST] = leaf,
-    [AY_OP_ABS] = unary_number, [AY_OP_EXP] = unary_float, [AY_OP_LOG] = unary_float, [AY_OP_SQRT] = unary_float,
-    [AY_OP_RSQRT] = unary_float, [AY_OP_SIN] = unary_float, [AY_OP_COS] = unary_float, [AY_OP_TANH] = unary_float,
-    [AY_OP_ERF] = unary_float, [AY_OP_FLOOR] = unary_number, [AY_OP_CEIL] = unary_number, [AY_OP_ROUND] = unary_number,
-    [AY_OP_SIGN] = unary_number, [AY_OP_NOT] = unary_bool, [AY_OP_CAST] = cast,
-    [AY_OP_ADD] = binary_number, [AY_OP_SUB] = binary_number, [AY_OP_MUL] = binary_number, [AY_OP_DIV] = binary_number,
-    [AY_OP_MOD] = binary_number, [AY_OP_MAX] = binary_number, [AY_OP_MIN] = binary_number, [AY_OP_POW] = binary_number,
-    [AY_OP_EQ] = equality, [AY_OP_NE] = equality, [AY_OP_LT] = compare, [AY_OP_LE] = compare, [AY_OP_GT] = compare,
-    [AY_OP_GE] = compare, [AY_OP_AND] = logic, [AY_OP_OR] = logic, [AY_OP_XOR] = logic, [AY_OP_WHERE] = where,
-    [AY_OP_SUM] = reduce, [AY_OP_RMAX] = reduce, [AY_OP_RMIN] = reduce, [AY_OP_PROD] = reduce, [AY_OP_ARGMAX] = reduce,
-    [AY_OP_CUMSUM] = unary_number, [AY_OP_TOPK] = topk,
-    [AY_OP_MATMUL] = ay_infer_matmul, [AY_OP_CONV] = ay_infer_conv, [AY_OP_POOL] = ay_infer_pool,
-    [AY_OP_RESHAPE] = ay_infer_reshape, [AY_OP_PERMUTE] = ay_infer_permute, [AY_OP_EXPAND] = ay_infer_expand,
-    [AY_OP_SLICE] = ay_infer_slice, [AY_OP_CONCAT] = ay_infer_concat, [AY_OP_PAD] = ay_infer_pad,
-    [AY_OP_REVERSE] = ay_infer_reverse, [AY_OP_GATHER] = ay_infer_gather, [AY_OP_GATHER_ALONG] = ay_infer_gather_along,
-    [AY_OP_LINEAR] = ay_infer_linear, [AY_OP_SIGMOID] = unary_float, [AY_OP_SILU] = unary_float, [AY_OP_GELU] = ay_infer_gelu,
-    [AY_OP_SOFTMAX] = ay_infer_softmax, [AY_OP_RMS_NORM] = ay_infer_rms_norm, [AY_OP_LAYER_NORM] = ay_infer_layer_norm,
-    [AY_OP_GROUP_NORM] = ay_infer_group_norm, [AY_OP_ROPE] = ay_infer_rope, [AY_OP_SDPA] = ay_infer_sdpa,
-    [AY_OP_UPSAMPLE] = ay_infer_upsample, [AY_OP_CONV_TRANSPOSE] = ay_infer_conv_transpose, [AY_OP_DEQUANT] = ay_infer_dequant,
+    [AY_OP_INPUT] = leaf,
+    [AY_OP_PARAM] = leaf,
+    [AY_OP_CONST] = leaf,
+    [AY_OP_ABS] = unary_number,
+    [AY_OP_EXP] = unary_float,
+    [AY_OP_LOG] = unary_float,
+    [AY_OP_SQRT] = unary_float,
+    [AY_OP_RSQRT] = unary_float,
+    [AY_OP_SIN] = unary_float,
+    [AY_OP_COS] = unary_float,
+    [AY_OP_TANH] = unary_float,
+    [AY_OP_ERF] = unary_float,
+    [AY_OP_FLOOR] = unary_number,
+    [AY_OP_CEIL] = unary_number,
+    [AY_OP_ROUND] = unary_number,
+    [AY_OP_SIGN] = unary_number,
+    [AY_OP_NOT] = unary_bool,
+    [AY_OP_CAST] = cast,
+    [AY_OP_ADD] = binary_number,
+    [AY_OP_SUB] = binary_number,
+    [AY_OP_MUL] = binary_number,
+    [AY_OP_DIV] = binary_number,
+    [AY_OP_MOD] = binary_number,
+    [AY_OP_MAX] = binary_number,
+    [AY_OP_MIN] = binary_number,
+    [AY_OP_POW] = binary_number,
+    [AY_OP_EQ] = equality,
+    [AY_OP_NE] = equality,
+    [AY_OP_LT] = compare,
+    [AY_OP_LE] = compare,
+    [AY_OP_GT] = compare,
+    [AY_OP_GE] = compare,
+    [AY_OP_AND] = logic,
+    [AY_OP_OR] = logic,
+    [AY_OP_XOR] = logic,
+    [AY_OP_WHERE] = where,
+    [AY_OP_SUM] = reduce,
+    [AY_OP_RMAX] = reduce,
+    [AY_OP_RMIN] = reduce,
+    [AY_OP_PROD] = reduce,
+    [AY_OP_ARGMAX] = reduce,
+    [AY_OP_CUMSUM] = unary_number,
+    [AY_OP_TOPK] = topk,
+    [AY_OP_MATMUL] = ay_infer_matmul,
+    [AY_OP_CONV] = ay_infer_conv,
+    [AY_OP_POOL] = ay_infer_pool,
+    [AY_OP_RESHAPE] = ay_infer_reshape,
+    [AY_OP_PERMUTE] = ay_infer_permute,
+    [AY_OP_EXPAND] = ay_infer_expand,
+    [AY_OP_SLICE] = ay_infer_slice,
+    [AY_OP_CONCAT] = ay_infer_concat,
+    [AY_OP_PAD] = ay_infer_pad,
+    [AY_OP_REVERSE] = ay_infer_reverse,
+    [AY_OP_GATHER] = ay_infer_gather,
+    [AY_OP_GATHER_ALONG] = ay_infer_gather_along,
+    [AY_OP_LINEAR] = ay_infer_linear,
+    [AY_OP_SIGMOID] = unary_float,
+    [AY_OP_SILU] = unary_float,
+    [AY_OP_GELU] = ay_infer_gelu,
+    [AY_OP_SOFTMAX] = ay_infer_softmax,
+    [AY_OP_RMS_NORM] = ay_infer_rms_norm,
+    [AY_OP_LAYER_NORM] = ay_infer_layer_norm,
+    [AY_OP_GROUP_NORM] = ay_infer_group_norm,
+    [AY_OP_ROPE] = ay_infer_rope,
+    [AY_OP_SDPA] = ay_infer_sdpa,
+    [AY_OP_UPSAMPLE] = ay_infer_upsample,
+    [AY_OP_CONV_TRANSPOSE] = ay_infer_conv_transpose,
+    [AY_OP_DEQUANT] = ay_infer_dequant,
 };
 
 alloy_status ay_infer(const ay_graph *g, ay_node *n) {
-    if ((unsigned)n->op >= AY_OP_COUNT || !table[n->op]) return ay_fail(g->cx, ALLOY_E_INTERNAL, "no op has number %d", (int)n->op);
+    if ((unsigned)n->op >= AY_OP_COUNT || !table[n->op])
+        return ay_fail(g->cx, ALLOY_E_INTERNAL, "no op has number %d", (int)n->op);
     const ay_op_info *info = ay_op_get(n->op);
     if (n->n_in < info->least || (info->most >= 0 && n->n_in > info->most)) {
         char range[32] = "or more";

@@ -79,7 +79,8 @@ alloy_status ay_infer_conv(const ay_graph *g, ay_node *n) {
     if (n->n_in > 2) AY_TRY(vector_of(g, n, 2, w->dim[0], "bias"));
     ay_type out = {.dtype = x->dtype, .rank = x->rank, .dim = {x->dim[0], w->dim[0]}};
     for (int i = 0; i < ay_spatial(x); i++) {
-        int64_t s = n->attr.conv.stride[i], d = n->attr.conv.dilation[i], b = n->attr.conv.before[i], a = n->attr.conv.after[i];
+        int64_t s = n->attr.conv.stride[i], d = n->attr.conv.dilation[i], b = n->attr.conv.before[i],
+                a = n->attr.conv.after[i];
         if (!sane(s, 1) || !sane(d, 1) || !sane(b, 0) || !sane(a, 0) || !sane(w->dim[2 + i], 1)) {
             return ay_infer_fail(g, n, "stride %" PRId64 ", dilation %" PRId64 ", padding %" PRId64 " and %" PRId64
                                        " of spatial dim %d are out of range", s, d, b, a, i);
@@ -106,9 +107,11 @@ alloy_status ay_infer_conv_transpose(const ay_graph *g, ay_node *n) {
     if (n->n_in > 2) AY_TRY(vector_of(g, n, 2, channels, "bias"));
     ay_type out = {.dtype = x->dtype, .rank = x->rank, .dim = {x->dim[0], channels}};
     for (int i = 0; i < ay_spatial(x); i++) {
-        int64_t s = n->attr.conv.stride[i], d = n->attr.conv.dilation[i], b = n->attr.conv.before[i], a = n->attr.conv.after[i];
+        int64_t s = n->attr.conv.stride[i], d = n->attr.conv.dilation[i], b = n->attr.conv.before[i],
+                a = n->attr.conv.after[i];
         /* a negative crop after is torch's output_padding: rows that only the bias reaches */
-        if (!sane(s, 1) || !sane(d, 1) || !sane(b, 0) || !sane(a, 1 - ay_max_i64(s, d)) || !sane(w->dim[2 + i], 1) || !sane(x->dim[2 + i], 1)) {
+        if (!sane(s, 1) || !sane(d, 1) || !sane(b, 0) || !sane(a, 1 - ay_max_i64(s, d)) || !sane(w->dim[2 + i], 1) ||
+            !sane(x->dim[2 + i], 1)) {
             return ay_infer_fail(g, n, "stride %" PRId64 ", dilation %" PRId64 ", crop %" PRId64 " and %" PRId64
                                        " of spatial dim %d are out of range", s, d, b, a, i);
         }
@@ -126,7 +129,8 @@ alloy_status ay_infer_pool(const ay_graph *g, ay_node *n) {
     AY_TRY(spatial_rank(g, n, x));
     ay_type out = *x;
     for (int i = 0; i < ay_spatial(x); i++) {
-        int64_t k = n->attr.pool.kernel[i], s = n->attr.pool.stride[i], b = n->attr.pool.before[i], a = n->attr.pool.after[i];
+        int64_t k = n->attr.pool.kernel[i], s = n->attr.pool.stride[i], b = n->attr.pool.before[i],
+                a = n->attr.pool.after[i];
         /* padding below the kernel: then every window has at least one real element */
         if (!sane(k, 1) || !sane(s, 1) || b < 0 || b >= k || a < 0 || a >= k || x->dim[2 + i] + b + a < k) {
             return ay_infer_fail(g, n, "window %" PRId64 ", stride %" PRId64 ", padding %" PRId64 " and %" PRId64
@@ -138,7 +142,7 @@ alloy_status ay_infer_pool(const ay_graph *g, ay_node *n) {
     return ALLOY_OK;
 }
 
-/* ---- composites ------------------------------------------------------------------------------------------------------------ */
+/* ---- composites ---------------------------------------------------------------------------------------------------- */
 
 alloy_status ay_infer_linear(const ay_graph *g, ay_node *n) {
     const ay_type *x = ay_in_type(g, n, 0), *w = ay_in_type(g, n, 1);
@@ -160,7 +164,8 @@ alloy_status ay_infer_softmax(const ay_graph *g, ay_node *n) {
 }
 
 alloy_status ay_infer_gelu(const ay_graph *g, ay_node *n) {
-    if ((unsigned)n->attr.gelu.mode > AY_GELU_SIGMOID) return ay_infer_fail(g, n, "no mode has number %d", (int)n->attr.gelu.mode);
+    if ((unsigned)n->attr.gelu.mode > AY_GELU_SIGMOID)
+        return ay_infer_fail(g, n, "no mode has number %d", (int)n->attr.gelu.mode);
     return ay_infer_softmax(g, n);
 }
 
@@ -204,7 +209,8 @@ alloy_status ay_infer_group_norm(const ay_graph *g, ay_node *n) {
     AY_TRY(norm_eps(g, n));
     int64_t groups = n->attr.norm.groups;
     if (x->rank < 2 || groups < 1 || x->dim[1] % groups) {
-        return ay_infer_fail(g, n, "%s in %" PRId64 " groups: must be [N, C, ...] with C a multiple of the groups", ay_type_text(x, text), groups);
+        return ay_infer_fail(g, n, "%s in %" PRId64 " groups: must be [N, C, ...] with C a multiple of the groups",
+                             ay_type_text(x, text), groups);
     }
     for (int i = 1; i < n->n_in; i++) AY_TRY(vector_of(g, n, i, x->dim[1], i == 1 ? "weight" : "bias"));
     n->type = *x;
@@ -221,7 +227,8 @@ alloy_status ay_infer_rope(const ay_graph *g, ay_node *n) {
     for (int i = 1; i < 3; i++) {
         ay_type met = {.dtype = x->dtype};
         if (!ay_broadcast(x, ay_in_type(g, n, i), &met) || !ay_type_equal(&met, x)) {
-            return clash(g, n, x, ay_in_type(g, n, i), i == 1 ? "cos does not broadcast to the input" : "sin does not broadcast to the input");
+            return clash(g, n, x, ay_in_type(g, n, i),
+                         i == 1 ? "cos does not broadcast to the input" : "sin does not broadcast to the input");
         }
     }
     n->type = *x;
@@ -263,7 +270,8 @@ alloy_status ay_infer_upsample(const ay_graph *g, ay_node *n) {
     AY_TRY(floats(g, n));
     int64_t fh = n->attr.upsample.fh, fw = n->attr.upsample.fw;
     if (x->rank < 2 || !sane(fh, 1) || !sane(fw, 1)) {
-        return ay_infer_fail(g, n, "%s by %" PRId64 " and %" PRId64 ": needs rank 2 and whole factors", ay_type_text(x, text), fh, fw);
+        return ay_infer_fail(g, n, "%s by %" PRId64 " and %" PRId64 ": needs rank 2 and whole factors",
+                             ay_type_text(x, text), fh, fw);
     }
     n->type = *x;
     if (__builtin_mul_overflow(x->dim[x->rank - 2], fh, &n->type.dim[x->rank - 2]) ||

@@ -27,7 +27,9 @@ alloy_status ay_infer_reshape(const ay_graph *g, ay_node *n) {
     }
     if (fits && free_dim >= 0 && count % known == 0) out.dim[free_dim] = count / known;
     else if (free_dim >= 0 || known != count) fits = false;
-    if (!fits) return ay_infer_fail(g, n, "%s cannot become %s: the numbers of elements differ", ay_type_text(x, a), ay_type_text(&out, b));
+    if (!fits)
+        return ay_infer_fail(g, n, "%s cannot become %s: the numbers of elements differ", ay_type_text(x, a),
+                             ay_type_text(&out, b));
     n->type = out;
     return ALLOY_OK;
 }
@@ -46,7 +48,8 @@ alloy_status ay_infer_expand(const ay_graph *g, ay_node *n) {
     for (int i = 0; ok && i < want.rank; i++) ok = met.dim[i] == want.dim[i];
     if (!ok) {
         if (want.rank < 0 || want.rank > AY_MAX_RANK) want.rank = 0;
-        return ay_infer_fail(g, n, "%s cannot be expanded to %s", ay_type_text(ay_in_type(g, n, 0), a), ay_type_text(&want, b));
+        return ay_infer_fail(g, n, "%s cannot be expanded to %s", ay_type_text(ay_in_type(g, n, 0), a),
+                             ay_type_text(&want, b));
     }
     n->type = want;
     return ALLOY_OK;
@@ -62,8 +65,8 @@ alloy_status ay_infer_slice(const ay_graph *g, ay_node *n) {
     for (int i = 0; i < x->rank; i++) {
         int64_t begin = n->attr.slice.begin[i], stride = n->attr.slice.stride[i], count = want.dim[i], last;
         bool ok = count >= 1 && stride != 0 && begin >= 0 && begin < x->dim[i] &&
-                  !__builtin_mul_overflow(count - 1, stride, &last) && !__builtin_add_overflow(begin, last, &last) && last >= 0 &&
-                  last < x->dim[i];
+                  !__builtin_mul_overflow(count - 1, stride, &last) && !__builtin_add_overflow(begin, last, &last) &&
+                  last >= 0 && last < x->dim[i];
         if (ok) continue;
         return ay_infer_fail(g, n, "%s to %s: %" PRId64 " elements from %" PRId64 " by %" PRId64 " leave dim %d",
                              ay_type_text(x, a), ay_type_text(&want, b), count, begin, stride, i);
@@ -82,8 +85,8 @@ alloy_status ay_infer_concat(const ay_graph *g, ay_node *n) {
         bool ok = x->rank == out.rank;
         for (int d = 0; ok && d < out.rank; d++) ok = d == axis || x->dim[d] == out.dim[d];
         if (!ok) {
-            return ay_infer_fail(g, n, "%s and %s (input %d) differ outside of axis %d", ay_type_text(ay_in_type(g, n, 0), a),
-                                 ay_type_text(x, b), i, axis);
+            return ay_infer_fail(g, n, "%s and %s (input %d) differ outside of axis %d",
+                                 ay_type_text(ay_in_type(g, n, 0), a), ay_type_text(x, b), i, axis);
         }
         if (__builtin_add_overflow(out.dim[axis], x->dim[axis], &out.dim[axis])) return ay_infer_fail(g, n, "too long");
     }
@@ -95,13 +98,14 @@ alloy_status ay_infer_pad(const ay_graph *g, ay_node *n) {
     char text[160];
     const ay_type *x = ay_in_type(g, n, 0);
     ay_type out = *x;
-    if ((unsigned)n->attr.pad.mode > AY_PAD_REPLICATE) return ay_infer_fail(g, n, "no mode has number %d", (int)n->attr.pad.mode);
+    if ((unsigned)n->attr.pad.mode > AY_PAD_REPLICATE)
+        return ay_infer_fail(g, n, "no mode has number %d", (int)n->attr.pad.mode);
     for (int i = 0; i < x->rank; i++) {
         int64_t before = n->attr.pad.before[i], after = n->attr.pad.after[i];
         int64_t most = n->attr.pad.mode == AY_PAD_REFLECT ? x->dim[i] - 1 : AY_MAX_COUNT;
         if (before < 0 || after < 0 || before > most || after > most) {
-            return ay_infer_fail(g, n, "%" PRId64 " before and %" PRId64 " after dim %d of %s: must be 0 to %" PRId64, before, after, i,
-                                 ay_type_text(x, text), most);
+            return ay_infer_fail(g, n, "%" PRId64 " before and %" PRId64 " after dim %d of %s: must be 0 to %" PRId64,
+                                 before, after, i, ay_type_text(x, text), most);
         }
         out.dim[i] += before + after;
     }
@@ -117,7 +121,9 @@ alloy_status ay_infer_reverse(const ay_graph *g, ay_node *n) {
 
 static alloy_status integer(const ay_graph *g, const ay_node *n, int i) {
     ay_dtype t = ay_in_type(g, n, i)->dtype;
-    return ay_is_int(t) ? ALLOY_OK : ay_infer_fail(g, n, "input %d holds indices and must be of integers, found %s", i, ay_dtype_name(t));
+    return ay_is_int(t)
+               ? ALLOY_OK
+               : ay_infer_fail(g, n, "input %d holds indices and must be of integers, found %s", i, ay_dtype_name(t));
 }
 
 alloy_status ay_infer_gather(const ay_graph *g, ay_node *n) {
@@ -128,11 +134,13 @@ alloy_status ay_infer_gather(const ay_graph *g, ay_node *n) {
     bool ok = batch >= 0 && batch <= axis && batch <= at->rank;
     for (int i = 0; ok && i < batch; i++) ok = x->dim[i] == at->dim[i];
     if (!ok) {
-        return ay_infer_fail(g, n, "%s by %s along axis %d: %d batch dims do not fit", ay_type_text(x, a), ay_type_text(at, b), axis, batch);
+        return ay_infer_fail(g, n, "%s by %s along axis %d: %d batch dims do not fit", ay_type_text(x, a),
+                             ay_type_text(at, b), axis, batch);
     }
     ay_type out = {.dtype = x->dtype};
     if (x->rank - 1 + at->rank - batch > AY_MAX_RANK) {
-        return ay_infer_fail(g, n, "%s by %s: the result's rank passes %d", ay_type_text(x, a), ay_type_text(at, b), AY_MAX_RANK);
+        return ay_infer_fail(g, n, "%s by %s: the result's rank passes %d", ay_type_text(x, a), ay_type_text(at, b),
+                             AY_MAX_RANK);
     }
     for (int i = 0; i < axis; i++) out.dim[out.rank++] = x->dim[i];
     for (int i = batch; i < at->rank; i++) out.dim[out.rank++] = at->dim[i];
@@ -148,7 +156,8 @@ alloy_status ay_infer_gather_along(const ay_graph *g, ay_node *n) {
     bool ok = x->rank == at->rank;
     for (int i = 0; ok && i < x->rank; i++) ok = i == n->attr.gather.axis || x->dim[i] == at->dim[i];
     if (!ok) {
-        return ay_infer_fail(g, n, "%s by %s: must agree but for axis %d", ay_type_text(x, a), ay_type_text(at, b), n->attr.gather.axis);
+        return ay_infer_fail(g, n, "%s by %s: must agree but for axis %d", ay_type_text(x, a), ay_type_text(at, b),
+                             n->attr.gather.axis);
     }
     n->type = *at;
     n->type.dtype = x->dtype;

@@ -44,7 +44,7 @@ typedef union ay_attr {
     struct { int64_t begin[AY_MAX_RANK], stride[AY_MAX_RANK]; } slice;
     struct { int64_t before[AY_MAX_RANK], after[AY_MAX_RANK]; ay_pad_mode mode; double value; } pad;
     struct { bool ta, tb; } matmul;
-    struct { int64_t stride[3], dilation[3], before[3], after[3]; int64_t groups; } conv; /* conv_transpose: before/after crop */
+    struct { int64_t stride[3], dilation[3], before[3], after[3], groups; } conv; /* conv_transpose: before/after crop */
     struct { int64_t kernel[3], stride[3], before[3], after[3]; bool average, count_padding; } pool;
     struct { int axis, batch_dims; } gather; /* gather_along: axis */
     struct { int n; int axes[AY_MAX_RANK]; int64_t groups; double eps; } norm;
@@ -62,7 +62,7 @@ typedef struct ay_node {
     ay_val *in;         /* in the graph's arena */
     const char *name;   /* INPUT, PARAM: required and unique among their kind; else a hint or NULL */
     const char *scope;  /* "transformer_blocks.3.attn": the model's own words; "" at the top */
-    const void *data;   /* CONST: the numbers, dtype and shape of `type`, owned by the arena or by whoever outlives the graph */
+    const void *data;   /* CONST: the numbers, of `type`; owned by the arena or by whoever outlives the graph */
     ay_weight *weight;  /* PARAM: how it is stored; `data` inside may be NULL until bound; never NULL after building */
 } ay_node;
 
@@ -94,7 +94,7 @@ static inline const ay_type *ay_type_of(const ay_graph *g, ay_val v) { return &g
 /** Safe on AY_NO_VALUE (returns 0): a model file may ask for dims without checking. Negative axis counts from the end. */
 int64_t ay_dim(const ay_graph *g, ay_val v, int axis);
 
-/* ---- building (build.c). Axes may be negative. ------------------------------------------------------------------- */
+/* ---- building (build.c). Axes may be negative. --------------------------------------------------------------------- */
 
 /* Lists of dims are written `ay_reshape(g, x, 3, 1, -1, 64)`: rank, then that many integers of any type (these are macros
  * over compound literals, so that each is converted to int64_t and the count is checked against the rank). */
@@ -152,7 +152,8 @@ ay_val ay_reshape_to(ay_graph *g, ay_val x, int rank, const int64_t *dim);
 #define ay_permute(g, x, ...) ay_permute_list(g, x, AY_LIST_INT(__VA_ARGS__)) /* rank, then that many axes */
 ay_val ay_permute_list(ay_graph *g, ay_val x, int n, const int *rank_then_axes);
 ay_val ay_expand_to(ay_graph *g, ay_val x, int rank, const int64_t *dim);
-ay_val ay_slice(ay_graph *g, ay_val x, int axis, int64_t begin, int64_t end); /* stride 1; end negative: from the end, INT64_MAX: to the end */
+/** [begin, end) along one axis; negative: from the end; end INT64_MAX: to the end. */
+ay_val ay_slice(ay_graph *g, ay_val x, int axis, int64_t begin, int64_t end);
 #define ay_concat(g, axis, ...) ay_concat_list(g, axis, AY_LIST_VAL(__VA_ARGS__)) /* n, then that many values */
 ay_val ay_concat_list(ay_graph *g, int axis, int n, const ay_val *n_then_values);
 ay_val ay_concat_n(ay_graph *g, int axis, int n, const ay_val *v);
@@ -160,7 +161,7 @@ ay_val ay_gather(ay_graph *g, ay_val x, ay_val indices, int axis);
 ay_val ay_pad2d(ay_graph *g, ay_val x, int64_t top, int64_t bottom, int64_t left, int64_t right);
 ay_val ay_upsample_nearest(ay_graph *g, ay_val x, int64_t fh, int64_t fw);
 
-/* ---- inference, checking, printing, evaluating -------------------------------------------------------------------- */
+/* ---- inference, checking, printing, evaluating --------------------------------------------------------------------- */
 
 /** Fills n->type from inputs and attributes; on entry n->type holds what `want` gave. Error sentence on g->cx. */
 alloy_status ay_infer(const ay_graph *g, ay_node *n);
@@ -171,6 +172,7 @@ void ay_graph_print(const ay_graph *g, ay_buf *out);
 /** Reference evaluation: naive, double accumulators, float32 values. `in` by name; fills out[i].data (caller's memory,
  *  out[i].type's bytes) for each named output. With `round_f16`, every float16-typed value is rounded to half after each
  *  node and *overflows (may be NULL) counts values that left half's range. */
-alloy_status ay_eval(const ay_graph *g, const ay_tensor *in, int n_in, ay_tensor *out, int n_out, bool round_f16, int64_t *overflows);
+alloy_status ay_eval(const ay_graph *g, const ay_tensor *in, int n_in, ay_tensor *out, int n_out, bool round_f16,
+                     int64_t *overflows);
 
 #endif

@@ -9,8 +9,8 @@
 
 static alloy_status bad(const ay_graph *g, ay_val v, const char *what) {
     const ay_node *n = &g->nodes[v];
-    return ay_fail(g->cx, ALLOY_E_INTERNAL, "graph, value %d (%s%s%s): %s", v, ay_op_get(n->op)->name, n->scope && *n->scope ? " in " : "",
-                   n->scope ? n->scope : "", what);
+    return ay_fail(g->cx, ALLOY_E_INTERNAL, "graph, value %d (%s%s%s): %s", v, ay_op_get(n->op)->name,
+                   n->scope && *n->scope ? " in " : "", n->scope ? n->scope : "", what);
 }
 
 /* A parameter's storage must produce the node's type. */
@@ -33,7 +33,8 @@ static alloy_status check_leaf(const ay_graph *g, ay_val v) {
     if (n->n_in) return bad(g, v, "a leaf has inputs");
     if (!ay_type_valid(g, &n->type, ay_op_get(n->op)->name)) return bad(g, v, "its type is not one a graph may hold");
     if (n->op == AY_OP_CONST) return n->data ? ALLOY_OK : bad(g, v, "the const has no data");
-    if (!n->name || !*n->name) return bad(g, v, n->op == AY_OP_INPUT ? "the input has no name" : "the parameter has no name");
+    if (!n->name || !*n->name)
+        return bad(g, v, n->op == AY_OP_INPUT ? "the input has no name" : "the parameter has no name");
     if (ay_graph_find(g, n->op, n->name) != v) {
         return bad(g, v, n->op == AY_OP_INPUT ? "the input's name is taken" : "the parameter's name is taken");
     }
@@ -57,19 +58,23 @@ static alloy_status check_node(const ay_graph *g, ay_val v) {
     }
     if (!ay_type_equal(&again.type, &n->type)) {
         char found[160], expected[160];
-        return ay_fail(g->cx, ALLOY_E_INTERNAL, "graph, value %d (%s%s%s): its type is %s, its inputs give %s", v, ay_op_get(n->op)->name,
-                       *n->scope ? " in " : "", n->scope, ay_type_text(&n->type, found), ay_type_text(&again.type, expected));
+        return ay_fail(g->cx, ALLOY_E_INTERNAL, "graph, value %d (%s%s%s): its type is %s, its inputs give %s", v,
+                       ay_op_get(n->op)->name, *n->scope ? " in " : "", n->scope, ay_type_text(&n->type, found),
+                       ay_type_text(&again.type, expected));
     }
     if (memcmp(&again.attr, &n->attr, sizeof n->attr) != 0) return bad(g, v, "its attributes are not in canonical form");
     return ALLOY_OK;
 }
 
-static int by_name(const void *a, const void *b) { return strcmp(((const ay_output *)a)->name, ((const ay_output *)b)->name); }
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const ay_output *)a)->name, ((const ay_output *)b)->name);
+}
 
 static alloy_status check_outputs(const ay_graph *g) {
     if (!g->n_outputs) return ay_fail(g->cx, ALLOY_E_INTERNAL, "graph: it has no output");
     for (int i = 0; i < g->n_outputs; i++) {
-        if (!g->outputs[i].name || !*g->outputs[i].name) return ay_fail(g->cx, ALLOY_E_INTERNAL, "graph: output %d has no name", i);
+        if (!g->outputs[i].name || !*g->outputs[i].name)
+            return ay_fail(g->cx, ALLOY_E_INTERNAL, "graph: output %d has no name", i);
         if (g->outputs[i].value < 0 || g->outputs[i].value >= g->n_nodes) {
             return ay_fail(g->cx, ALLOY_E_INTERNAL, "graph: output \"%s\" is no value of the graph", g->outputs[i].name);
         }
@@ -80,7 +85,8 @@ static alloy_status check_outputs(const ay_graph *g) {
     qsort(sorted, (size_t)g->n_outputs, sizeof *sorted, by_name);
     alloy_status st = ALLOY_OK;
     for (int i = 1; !st && i < g->n_outputs; i++) {
-        if (by_name(&sorted[i - 1], &sorted[i]) == 0) st = ay_fail(g->cx, ALLOY_E_INTERNAL, "graph: output name \"%s\" is taken", sorted[i].name);
+        if (by_name(&sorted[i - 1], &sorted[i]) == 0)
+            st = ay_fail(g->cx, ALLOY_E_INTERNAL, "graph: output name \"%s\" is taken", sorted[i].name);
     }
     free(sorted);
     return st;

@@ -11,7 +11,7 @@
 
 enum { MOST_BYTES = 1 << 16 };
 
-/* ---- evaluating ---------------------------------------------------------------------------------------------------------- */
+/* ---- evaluating ---------------------------------------------------------------------------------------------------- */
 
 static bool all_const(const ay_rewrite *r, const ay_node *n) {
     for (int i = 0; i < n->n_in; i++) {
@@ -53,7 +53,7 @@ static ay_val evaluate(ay_rewrite *r, const ay_node *n, size_t bytes) {
     return ay_graph_append(r->g, &c);
 }
 
-/* ---- what changes nothing ------------------------------------------------------------------------------------------------ */
+/* ---- what changes nothing ------------------------------------------------------------------------------------------ */
 
 /* Whether new value v is a const whose elements all equal `want`. */
 static bool is_all(const ay_graph *g, ay_val v, float want) {

@@ -11,7 +11,7 @@
 /* The order in which a compiler evaluates arguments is its own affair, so a call that appends nodes is never beside another
  * in one argument list: a graph must be the same from every compiler. */
 
-/* ---- pieces ---------------------------------------------------------------------------------------------------------------- */
+/* ---- pieces -------------------------------------------------------------------------------------------------------- */
 
 /* A const minus: -x as x * -1. */
 static ay_val negative(ay_graph *g, ay_val x) { return ay_muls(g, x, -1); }
@@ -45,7 +45,7 @@ ay_val ay_lower_emit(const ay_lowering *l, ay_op op, const ay_val *in, int n_in,
     return ay_lower_node(l, &n);
 }
 
-/* ---- elementwise ----------------------------------------------------------------------------------------------------------- */
+/* ---- elementwise --------------------------------------------------------------------------------------------------- */
 
 static ay_val lower_sigmoid(const ay_lowering *l, const ay_node *n) {
     ay_graph *g = l->g;
@@ -68,7 +68,8 @@ static ay_val lower_gelu(const ay_lowering *l, const ay_node *n) {
         inner = ay_unary(g, AY_OP_ERF, ay_muls(g, x, 0.70710678118654752440)); /* 1 / sqrt(2) */
     } else {
         ay_val cube = ay_mul(g, ay_mul(g, x, x), x);
-        inner = ay_unary(g, AY_OP_TANH, ay_muls(g, ay_add(g, x, ay_muls(g, cube, 0.044715)), 0.79788456080286535588)); /* sqrt(2 / pi) */
+        inner = ay_unary(g, AY_OP_TANH,
+                         ay_muls(g, ay_add(g, x, ay_muls(g, cube, 0.044715)), 0.79788456080286535588)); /* sqrt(2 / pi) */
     }
     inner = ay_adds(g, inner, 1);
     return ay_mul(g, ay_muls(g, x, 0.5), inner);
@@ -89,7 +90,7 @@ static ay_val lower_dequant(const ay_lowering *l, const ay_node *n) {
     return ay_mul(g, x, vector ? ay_reshape_to(g, n->in[1], rank, dim) : n->in[1]);
 }
 
-/* ---- products, norms ------------------------------------------------------------------------------------------------------- */
+/* ---- products, norms ----------------------------------------------------------------------------------------------- */
 
 static ay_val lower_linear(const ay_lowering *l, const ay_node *n) {
     ay_graph *g = l->g;
@@ -145,7 +146,7 @@ static ay_val lower_group_norm(const ay_lowering *l, const ay_node *n) {
     return y;
 }
 
-/* ---- attention ------------------------------------------------------------------------------------------------------------- */
+/* ---- attention ----------------------------------------------------------------------------------------------------- */
 
 /* [.., d] as [.., d/2, 2]; beyond rank 4 the leading dims are merged, since MIL stops at rank 5 */
 static ay_val rotated_pairs(ay_graph *g, ay_val x, const ay_type *t) {
@@ -189,14 +190,22 @@ static ay_val lower_sdpa(const ay_lowering *l, const ay_node *n) {
     return ay_matmul(g, p, n->in[2], false, false);
 }
 
-/* ---- the table ------------------------------------------------------------------------------------------------------------- */
+/* ---- the table ----------------------------------------------------------------------------------------------------- */
 
 typedef ay_val (*lower_fn)(const ay_lowering *l, const ay_node *n);
 static const lower_fn table[AY_OP_COUNT] = {
-    [AY_OP_LINEAR] = lower_linear,         [AY_OP_SIGMOID] = lower_sigmoid,       [AY_OP_SILU] = lower_silu,
-    [AY_OP_GELU] = lower_gelu,             [AY_OP_SOFTMAX] = lower_softmax,       [AY_OP_RMS_NORM] = lower_rms_norm,
-    [AY_OP_LAYER_NORM] = lower_layer_norm, [AY_OP_GROUP_NORM] = lower_group_norm, [AY_OP_ROPE] = lower_rope,
-    [AY_OP_SDPA] = lower_sdpa,             [AY_OP_UPSAMPLE] = ay_lower_upsample,  [AY_OP_CONV_TRANSPOSE] = ay_lower_conv_transpose,
+    [AY_OP_LINEAR] = lower_linear,
+    [AY_OP_SIGMOID] = lower_sigmoid,
+    [AY_OP_SILU] = lower_silu,
+    [AY_OP_GELU] = lower_gelu,
+    [AY_OP_SOFTMAX] = lower_softmax,
+    [AY_OP_RMS_NORM] = lower_rms_norm,
+    [AY_OP_LAYER_NORM] = lower_layer_norm,
+    [AY_OP_GROUP_NORM] = lower_group_norm,
+    [AY_OP_ROPE] = lower_rope,
+    [AY_OP_SDPA] = lower_sdpa,
+    [AY_OP_UPSAMPLE] = ay_lower_upsample,
+    [AY_OP_CONV_TRANSPOSE] = ay_lower_conv_transpose,
     [AY_OP_DEQUANT] = lower_dequant,
 };
 

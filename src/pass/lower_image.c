@@ -18,7 +18,8 @@ typedef struct taps {
 static void fill_taps(const ay_node *n, int64_t in, int64_t factor, taps *s) {
     for (int64_t o = 0; o < in * factor; o++) {
         double at = (double)o / (double)factor;
-        if (n->attr.upsample.align_corners) at = in * factor > 1 ? (double)o * (double)(in - 1) / (double)(in * factor - 1) : 0;
+        if (n->attr.upsample.align_corners)
+            at = in * factor > 1 ? (double)o * (double)(in - 1) / (double)(in * factor - 1) : 0;
         else if (n->attr.upsample.half_pixel) at = ((double)o + 0.5) / (double)factor - 0.5;
         at = at < 0 ? 0 : at > (double)(in - 1) ? (double)(in - 1) : at;
         s->lo[o] = (int32_t)at;
@@ -93,7 +94,8 @@ static ay_val spread(ay_graph *g, ay_val x, int axis, int64_t step, int64_t low,
 static ay_val turned_kernel(ay_graph *g, ay_val w, int64_t groups) {
     ay_type t = *ay_type_of(g, w);
     int spatial = t.rank - 2, rank = t.rank + 1;
-    int64_t split[AY_MAX_RANK] = {groups, t.dim[0] / groups, t.dim[1]}, joined[AY_MAX_RANK] = {groups * t.dim[1], t.dim[0] / groups};
+    int64_t split[AY_MAX_RANK] = {groups, t.dim[0] / groups, t.dim[1]},
+            joined[AY_MAX_RANK] = {groups * t.dim[1], t.dim[0] / groups};
     ay_attr perm = {.permute = {{0, 2, 1, 3, 4, 5}}}, flip = {0};
     for (int i = 0; i < spatial; i++) {
         split[3 + i] = joined[2 + i] = t.dim[2 + i];

@@ -17,7 +17,7 @@ alloy_status ay_passes_run(ay_graph *g, const ay_pass *rows, int n);
 
 alloy_status ay_pass_dce(ay_graph *g, void *arg);  /* drops what no output needs (inputs stay) */
 alloy_status ay_pass_cse(ay_graph *g, void *arg);  /* equal nodes become one */
-alloy_status ay_pass_fold(ay_graph *g, void *arg); /* evaluates what depends on CONST only (results up to 64 KB), drops no-ops */
+alloy_status ay_pass_fold(ay_graph *g, void *arg); /* evaluates what depends on CONST only (up to 64 KB), drops no-ops */
 /** Lowers composites. arg: const ay_lower_rule *; a composite stays whole when rule->keeps(rule, g, node) says so. */
 typedef struct ay_lower_rule {
     bool (*keeps)(const struct ay_lower_rule *rule, const ay_graph *g, const ay_node *n);
@@ -27,8 +27,10 @@ alloy_status ay_pass_lower(ay_graph *g, void *arg);
 /** Raises MIL's decomposed forms back to composites: rms_norm, group_norm, layer_norm, rope, sdpa, silu, gelu. */
 alloy_status ay_pass_raise(ay_graph *g, void *arg);
 
-/** Types a float32 graph for half precision. Every float value becomes float16 except where a rule keeps float32; casts are
- *  put at the borders and shared; PARAMs follow their consumers (a param used by both sides is stored float16 and cast).
+/** Types a float32 graph for half precision. Every float value becomes float16 except where a rule keeps float32; ops that
+ *  only move elements (reshape, slice, concat ...) and comparisons follow their input unless a rule names them; casts are put
+ *  at the borders and shared; PARAMs follow their consumers (a param used by both sides is stored float16 and cast), and
+ *  bound float32 bytes are converted into the graph's arena, so type first and bind afterwards where weights are large.
  *  A rule matches nodes by op (AY_OP_COUNT: any) and by scope pattern ('*' any run of characters). First match wins. */
 typedef struct ay_precision_rule {
     const char *scope;  /* glob over "scope" of the node */
@@ -39,7 +41,7 @@ typedef struct ay_precision_rule {
 typedef struct ay_precision {
     const ay_precision_rule *rules; /* ends with scope NULL; may be NULL */
     bool io_f32;                    /* inputs and outputs stay float32 whatever is inside */
-    const char *const *f32_inputs;  /* names of inputs that stay float32 in any case (timestep, ids); NULL-terminated or NULL */
+    const char *const *f32_inputs;  /* inputs that stay float32 in any case (timestep, ids); NULL-terminated or NULL */
 } ay_precision;
 alloy_status ay_pass_precision(ay_graph *g, void *arg); /* arg: const ay_precision * */
 

@@ -42,7 +42,7 @@ static const ay_precision_rule *rule_of(const ay_precision *how, const ay_node *
     return NULL;
 }
 
-/* ---- first walk: in what each node computes ------------------------------------------------------------------------------- */
+/* ---- first walk: in what each node computes ------------------------------------------------------------------------ */
 
 static bool is_listed(const ay_precision *how, const char *name) {
     for (const char *const *p = how ? how->f32_inputs : NULL; p && *p; p++) {
@@ -51,7 +51,7 @@ static bool is_listed(const ay_precision *how, const char *name) {
     return false;
 }
 
-/* Ops that hand elements on without computing on them; comparisons follow as well, since their result is exact either way. */
+/* Ops that hand elements on without computing on them; comparisons follow as well: their result is exact either way. */
 static bool follows(ay_op op) {
     switch (op) {
     case AY_OP_RESHAPE: case AY_OP_PERMUTE: case AY_OP_EXPAND: case AY_OP_SLICE: case AY_OP_CONCAT: case AY_OP_PAD:
@@ -71,7 +71,8 @@ static int form_of(const state *s, const ay_graph *g, ay_val v) {
     if (rule) return rule->dtype == AY_F32 ? FULL : HALF;
     for (int i = 0; follows(n->op) && i < n->n_in; i++) {
         const ay_node *in = &g->nodes[n->in[i]];
-        if (is_float(in) && !is_flexible(in) && s->form[n->in[i]] == FULL && (n->op != AY_OP_CAST || !is_float(n))) return FULL;
+        if (is_float(in) && !is_flexible(in) && s->form[n->in[i]] == FULL && (n->op != AY_OP_CAST || !is_float(n)))
+            return FULL;
         if (n->op == AY_OP_CAST && is_float(in) && is_float(n)) return s->form[n->in[i]];
     }
     return HALF;
@@ -92,7 +93,7 @@ static void decide(state *s, const ay_graph *g) {
     }
 }
 
-/* ---- second walk: values in the forms asked for -------------------------------------------------------------------------- */
+/* ---- second walk: values in the forms asked for -------------------------------------------------------------------- */
 
 /* `count` numbers of dtype `from` as dtype `to`, in the arena; finite values stay finite in half precision. */
 static const void *converted(ay_graph *g, ay_dtype from, const void *data, int64_t count, ay_dtype to) {

@@ -13,7 +13,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- pieces ---------------------------------------------------------------------------------------------------------------- */
+/* ---- pieces -------------------------------------------------------------------------------------------------------- */
 
 bool ay_raise_scalar(const ay_graph *g, ay_val v, double *value) {
     enum { MOST = 4096 };
@@ -96,7 +96,8 @@ bool ay_raise_over_root(const ay_graph *g, ay_val v, int which, ay_val *d, ay_va
 }
 
 ay_val ay_raise_uncast(const ay_graph *g, ay_val v) {
-    while (ay_is(g, v, AY_OP_CAST) && ay_dtype_is_float(ay_type_of(g, v)->dtype) && ay_dtype_is_float(ay_type_of(g, ay_arg(g, v, 0))->dtype)) {
+    while (ay_is(g, v, AY_OP_CAST) && ay_dtype_is_float(ay_type_of(g, v)->dtype) &&
+           ay_dtype_is_float(ay_type_of(g, ay_arg(g, v, 0))->dtype)) {
         v = ay_arg(g, v, 0);
     }
     return v;
@@ -129,7 +130,7 @@ ay_val ay_raise_emit(ay_graph *g, ay_val v, ay_op op, const ay_val *in, int n_in
     return to;
 }
 
-/* ---- the table: patterns by the op at their root, tried in this order ------------------------------------------------------ */
+/* ---- the table: patterns by the op at their root, tried in this order ---------------------------------------------- */
 
 static const struct {
     ay_op root;

@@ -4,13 +4,14 @@
  */
 #include "pass/raise.h"
 
-/* ---- linear ------------------------------------------------------------------------------------------------------------------ */
+/* ---- linear -------------------------------------------------------------------------------------------------------- */
 
 /* x times a stored [N, K] transposed */
 ay_val ay_raise_linear(ay_graph *g, ay_val v) {
     const ay_attr *a = &g->nodes[v].attr;
     ay_val in[2] = {ay_arg(g, v, 0), ay_arg(g, v, 1)};
-    if (a->matmul.ta || !a->matmul.tb || !ay_raise_is_stored(g, in[1]) || ay_type_of(g, in[1])->rank != 2) return AY_NO_VALUE;
+    if (a->matmul.ta || !a->matmul.tb || !ay_raise_is_stored(g, in[1]) || ay_type_of(g, in[1])->rank != 2)
+        return AY_NO_VALUE;
     return ay_raise_emit(g, v, AY_OP_LINEAR, in, 2, NULL);
 }
 
@@ -33,7 +34,8 @@ ay_val ay_raise_linear_bias(ay_graph *g, ay_val v) {
 /* reshape(linear(reshape(x, [1, K])), [N]) with x [K] */
 ay_val ay_raise_linear_shape(ay_graph *g, ay_val v) {
     ay_val y = ay_arg(g, v, 0);
-    if (!ay_is(g, y, AY_OP_LINEAR) || ay_type_of(g, v)->rank != 1 || !ay_is(g, ay_arg(g, y, 0), AY_OP_RESHAPE)) return AY_NO_VALUE;
+    if (!ay_is(g, y, AY_OP_LINEAR) || ay_type_of(g, v)->rank != 1 || !ay_is(g, ay_arg(g, y, 0), AY_OP_RESHAPE))
+        return AY_NO_VALUE;
     ay_val x = ay_arg(g, ay_arg(g, y, 0), 0), in[3];
     int n_in = g->nodes[y].n_in;
     if (ay_type_of(g, x)->rank != 1) return AY_NO_VALUE;
@@ -41,7 +43,7 @@ ay_val ay_raise_linear_shape(ay_graph *g, ay_val v) {
     return ay_raise_emit(g, v, AY_OP_LINEAR, in, n_in, NULL);
 }
 
-/* ---- rope -------------------------------------------------------------------------------------------------------------------- */
+/* ---- rope ---------------------------------------------------------------------------------------------------------- */
 
 /* v = x[.., begin : begin + count] of the last dim, whole elsewhere, stride 1 */
 static bool last_part(const ay_graph *g, ay_val v, ay_val *x, int64_t begin, int64_t count) {
@@ -50,26 +52,31 @@ static bool last_part(const ay_graph *g, ay_val v, ay_val *x, int64_t begin, int
     *x = ay_arg(g, v, 0);
     for (int i = 0; i < t->rank; i++) {
         bool last = i == t->rank - 1;
-        if (g->nodes[v].attr.slice.begin[i] != (last ? begin : 0) || t->dim[i] != (last ? count : ay_type_of(g, *x)->dim[i])) return false;
+        if (g->nodes[v].attr.slice.begin[i] != (last ? begin : 0) || t->dim[i] != (last ? count : ay_type_of(g, *x)->dim[i]))
+            return false;
         if (t->dim[i] > 1 && g->nodes[v].attr.slice.stride[i] != 1) return false;
     }
     return t->rank > 0;
 }
 
-/* The input turned by `v`, or AY_NO_VALUE: v joins minus the second parts of x with its first parts. Reshapes on the way only
- * add and merge dims: for pairs, the concat must run over a last dim of two, so that it interleaves. */
+/* The input turned by `v`, or AY_NO_VALUE: v joins minus the second parts of x with its first parts. Reshapes on the way
+ * only add and merge dims: for pairs, the concat must run over a last dim of two, so that it interleaves. */
 static ay_val turned(const ay_graph *g, ay_val v, const ay_type *out, bool *interleaved) {
     double minus;
     ay_val y, a, b, first, second;
     int64_t d = out->dim[out->rank - 1];
     ay_val join = ay_raise_unshape(g, v);
-    if (!ay_is(g, join, AY_OP_CONCAT) || g->nodes[join].n_in != 2 || g->nodes[join].attr.axis != ay_type_of(g, join)->rank - 1) return AY_NO_VALUE;
+    if (!ay_is(g, join, AY_OP_CONCAT) || g->nodes[join].n_in != 2 ||
+        g->nodes[join].attr.axis != ay_type_of(g, join)->rank - 1)
+        return AY_NO_VALUE;
     *interleaved = ay_dim(g, join, -1) == 2 && (d != 2 || join != v);
-    if (!ay_raise_by_const(g, ay_raise_unshape(g, ay_arg(g, join, 0)), AY_OP_MUL, &y, &minus) || minus != -1) return AY_NO_VALUE;
+    if (!ay_raise_by_const(g, ay_raise_unshape(g, ay_arg(g, join, 0)), AY_OP_MUL, &y, &minus) || minus != -1)
+        return AY_NO_VALUE;
     second = ay_raise_unshape(g, y);
     first = ay_raise_unshape(g, ay_arg(g, join, 1));
     if (*interleaved) {
-        if (!last_part(g, first, &a, 0, 1) || !last_part(g, second, &b, 1, 1) || a != b || ay_dim(g, a, -1) != 2) return AY_NO_VALUE;
+        if (!last_part(g, first, &a, 0, 1) || !last_part(g, second, &b, 1, 1) || a != b || ay_dim(g, a, -1) != 2)
+            return AY_NO_VALUE;
         return ay_raise_unshape(g, a);
     }
     if (join != v || ay_dim(g, join, -1) != d) return AY_NO_VALUE;
@@ -104,7 +111,7 @@ ay_val ay_raise_rope(ay_graph *g, ay_val v) {
     return AY_NO_VALUE;
 }
 
-/* ---- attention --------------------------------------------------------------------------------------------------------------- */
+/* ---- attention ----------------------------------------------------------------------------------------------------- */
 
 static ay_val unscaled(const ay_graph *g, ay_val v, double *scale) {
     double c;

@@ -9,7 +9,8 @@ ay_val ay_raise_sigmoid(ay_graph *g, ay_val v) {
     double one, plus, minus;
     ay_val e, x;
     if (!ay_raise_scalar(g, ay_arg(g, v, 0), &one) || one != 1) return AY_NO_VALUE;
-    if (!ay_raise_by_const(g, ay_arg(g, v, 1), AY_OP_ADD, &e, &plus) || plus != 1 || !ay_is(g, e, AY_OP_EXP)) return AY_NO_VALUE;
+    if (!ay_raise_by_const(g, ay_arg(g, v, 1), AY_OP_ADD, &e, &plus) || plus != 1 || !ay_is(g, e, AY_OP_EXP))
+        return AY_NO_VALUE;
     if (!ay_raise_by_const(g, ay_arg(g, e, 0), AY_OP_MUL, &x, &minus) || minus != -1) return AY_NO_VALUE;
     return ay_raise_emit(g, v, AY_OP_SIGMOID, &x, 1, NULL);
 }
@@ -42,10 +43,13 @@ static bool is_cube(const ay_graph *g, ay_val v, ay_val x) {
 static bool tanh_inner(const ay_graph *g, ay_val v, ay_val *x) {
     double c;
     ay_val sum, cube;
-    if (!ay_raise_by_const(g, v, AY_OP_MUL, &sum, &c) || !ay_close(c, 0.7978845608) || !ay_is(g, sum, AY_OP_ADD)) return false;
+    if (!ay_raise_by_const(g, v, AY_OP_MUL, &sum, &c) || !ay_close(c, 0.7978845608) || !ay_is(g, sum, AY_OP_ADD))
+        return false;
     for (int i = 0; i < 2; i++) {
         *x = ay_arg(g, sum, i);
-        if (ay_raise_by_const(g, ay_arg(g, sum, 1 - i), AY_OP_MUL, &cube, &c) && ay_close(c, 0.044715) && is_cube(g, cube, *x)) return true;
+        if (ay_raise_by_const(g, ay_arg(g, sum, 1 - i), AY_OP_MUL, &cube, &c) && ay_close(c, 0.044715) &&
+            is_cube(g, cube, *x))
+            return true;
     }
     return false;
 }
@@ -93,7 +97,8 @@ ay_val ay_raise_softmax(ay_graph *g, ay_val v) {
     const ay_attr *a = &g->nodes[sum].attr;
     ay_val x = ay_arg(g, e, 0);
     if (a->reduce.n != 1 || !a->reduce.keep) return AY_NO_VALUE;
-    if (ay_is(g, x, AY_OP_SUB) && ay_is(g, ay_arg(g, x, 1), AY_OP_RMAX) && ay_arg(g, ay_arg(g, x, 1), 0) == ay_arg(g, x, 0)) x = ay_arg(g, x, 0);
+    if (ay_is(g, x, AY_OP_SUB) && ay_is(g, ay_arg(g, x, 1), AY_OP_RMAX) && ay_arg(g, ay_arg(g, x, 1), 0) == ay_arg(g, x, 0))
+        x = ay_arg(g, x, 0);
     return ay_raise_emit(g, v, AY_OP_SOFTMAX, &x, 1, &(ay_attr){.axis = a->reduce.axes[0]});
 }
 

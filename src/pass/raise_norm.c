@@ -34,8 +34,10 @@ ay_val ay_raise_layer_norm(ay_graph *g, ay_val v) {
         if (!ay_raise_over_root(g, v, which, &d, &w, &eps) || !ay_raise_mean(g, w, &square, &over)) continue;
         if (!ay_raise_square(g, square, &y)) continue;
         if (!ay_is(g, d, AY_OP_SUB) || !ay_is(g, y, AY_OP_SUB)) continue;
-        bool same = y == d || (ay_arg(g, y, 0) == ay_arg(g, d, 0) && ay_arg(g, y, 1) == ay_arg(g, d, 1)); /* x - mean, written twice */
-        if (!same || !ay_raise_mean(g, ay_arg(g, d, 1), &x, &over_x) || x != ay_arg(g, d, 0) || !same_axes(over, over_x)) continue;
+        bool same = y == d ||
+                    (ay_arg(g, y, 0) == ay_arg(g, d, 0) && ay_arg(g, y, 1) == ay_arg(g, d, 1)); /* x - mean, written twice */
+        if (!same || !ay_raise_mean(g, ay_arg(g, d, 1), &x, &over_x) || x != ay_arg(g, d, 0) || !same_axes(over, over_x))
+            continue;
         ay_attr a = {.norm = {.n = over->reduce.n, .eps = eps}};
         memcpy(a.norm.axes, over->reduce.axes, sizeof a.norm.axes);
         return ay_raise_emit(g, v, AY_OP_LAYER_NORM, &x, 1, &a);
@@ -46,7 +48,8 @@ ay_val ay_raise_layer_norm(ay_graph *g, ay_val v) {
 /* reshape(layer_norm(reshape(x, [N, G, C/G..]), axes from 2 on), x's shape) */
 ay_val ay_raise_group_norm(ay_graph *g, ay_val v) {
     ay_val norm = ay_arg(g, v, 0);
-    if (!ay_is(g, norm, AY_OP_LAYER_NORM) || g->nodes[norm].n_in != 1 || !ay_is(g, ay_arg(g, norm, 0), AY_OP_RESHAPE)) return AY_NO_VALUE;
+    if (!ay_is(g, norm, AY_OP_LAYER_NORM) || g->nodes[norm].n_in != 1 || !ay_is(g, ay_arg(g, norm, 0), AY_OP_RESHAPE))
+        return AY_NO_VALUE;
     const ay_type *view = ay_type_of(g, norm), *out = ay_type_of(g, v);
     const ay_attr *a = &g->nodes[norm].attr;
     ay_val x = ay_arg(g, ay_arg(g, norm, 0), 0);
@@ -61,7 +64,7 @@ ay_val ay_raise_group_norm(ay_graph *g, ay_val v) {
     return ay_raise_emit(g, v, AY_OP_GROUP_NORM, &x, 1, &norm_attr);
 }
 
-/* ---- weight and bias -------------------------------------------------------------------------------------------------------- */
+/* ---- weight and bias ----------------------------------------------------------------------------------------------- */
 
 static bool is_norm(const ay_graph *g, ay_val v) {
     return ay_is(g, v, AY_OP_RMS_NORM) || ay_is(g, v, AY_OP_LAYER_NORM) || ay_is(g, v, AY_OP_GROUP_NORM);
@@ -82,7 +85,7 @@ static void weight_shapes(const ay_graph *g, ay_val norm, ay_type *own, ay_type 
     }
 }
 
-/* w as the norm's own weight: directly, from under a reshape, or reshaped; AY_NO_VALUE if its shape does not say the same. */
+/* w as the norm's own weight: directly, from under a reshape, or reshaped; AY_NO_VALUE if its shape says otherwise. */
 static ay_val weight_for(ay_graph *g, ay_val norm, ay_val w) {
     ay_type own, wide, met;
     const ay_type *t = ay_type_of(g, w);
@@ -117,11 +120,12 @@ ay_val ay_raise_norm_weight(ay_graph *g, ay_val v) { return with_input(g, v, 1, 
 
 ay_val ay_raise_norm_bias(ay_graph *g, ay_val v) { return with_input(g, v, 2, 3); }
 
-/* ---- casts around ----------------------------------------------------------------------------------------------------------- */
+/* ---- casts around -------------------------------------------------------------------------------------------------- */
 
 ay_val ay_raise_norm_cast(ay_graph *g, ay_val v) {
     ay_val norm = ay_arg(g, v, 0);
-    if (!ay_dtype_is_float(ay_type_of(g, v)->dtype) || !(is_norm(g, norm) || ay_is(g, norm, AY_OP_SOFTMAX))) return AY_NO_VALUE;
+    if (!ay_dtype_is_float(ay_type_of(g, v)->dtype) || !(is_norm(g, norm) || ay_is(g, norm, AY_OP_SOFTMAX)))
+        return AY_NO_VALUE;
     ay_val in[3];
     int n_in = g->nodes[norm].n_in;
     for (int i = 0; i < n_in; i++) {

@@ -35,7 +35,8 @@ ay_val ay_rewrite_copy(ay_rewrite *r, ay_val old) {
     }
     for (int i = 0; i < n.n_in; i++) {
         in[i] = r->map[n.in[i]];
-        if (in[i] == AY_NO_VALUE) return ay_graph_fail(g, ALLOY_E_INTERNAL, "a pass dropped value %d, which is still used", n.in[i]);
+        if (in[i] == AY_NO_VALUE)
+            return ay_graph_fail(g, ALLOY_E_INTERNAL, "a pass dropped value %d, which is still used", n.in[i]);
     }
     n.in = in;
     return r->map[old] = ay_graph_append(g, &n);

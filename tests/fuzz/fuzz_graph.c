@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Bytes make a graph (tests/support/random_graph.c); whatever inference accepted must verify, print, clone, and give the same
- * numbers after folding, merging and dropping; lowered, raised and typed for half it must still verify and evaluate.
+ * Bytes make a graph (tests/support/random_graph.c); whatever inference accepted must verify, print, clone, and give the
+ * same numbers after folding, merging and dropping; lowered, raised and typed for half it must still verify and evaluate.
  */
 #include "../support/random_graph.c"
 #include "pass/pass.h"

@@ -26,14 +26,16 @@ static void assert_says(const char *part) {
 static void assert_type(const ay_graph *g, ay_val v, ay_type want) {
     char a[160], b[160];
     if (g->status) fail_msg("%s", ay_error_text(cx));
-    if (!ay_type_equal(ay_type_of(g, v), &want)) fail_msg("%s instead of %s", ay_type_text(ay_type_of(g, v), a), ay_type_text(&want, b));
+    if (!ay_type_equal(ay_type_of(g, v), &want))
+        fail_msg("%s instead of %s", ay_type_text(ay_type_of(g, v), a), ay_type_text(&want, b));
 }
 
 /* A small transformer block: what a model file writes. */
 static ay_val block(ay_graph *g, ay_val x, int i) {
     int64_t L = ay_dim(g, x, 1), d = ay_dim(g, x, 2), heads = 4;
     ay_push(g, "layers.%d", i);
-    ay_val h = ay_layer_norm(g, x, ay_param(g, "norm.weight", ay_shape(AY_F32, 1, d)), ay_param(g, "norm.bias", ay_shape(AY_F32, 1, d)), 1e-5);
+    ay_val h = ay_layer_norm(g, x, ay_param(g, "norm.weight", ay_shape(AY_F32, 1, d)),
+                             ay_param(g, "norm.bias", ay_shape(AY_F32, 1, d)), 1e-5);
     ay_val part[3];
     const char *const names[] = {"q", "k", "v"};
     for (int j = 0; j < 3; j++) {
@@ -176,19 +178,31 @@ static void test_verify(void **state) {
 
 /* Every op refuses what it cannot take, in words. */
 static void test_refusals(void **state) {
-    struct { const char *says; int which; } rows[] = {
-        {"add: float32[2, 3] and float32[4] do not broadcast", 0}, {"add: inputs 0 and 1 differ in element type: float32 and int32", 1},
-        {"exp: input 0 must be a float tensor, found int32[3]", 2}, {"and: input 0 must be bool, found float32", 3},
-        {"permute: axis 0 is named twice", 4}, {"matmul: float32[2, 3] and float32[2, 3]: inner dims differ", 5},
-        {"concat: float32[2, 3] and float32[4] (input 1) differ outside of axis 0", 6}, {"gather: input 1 holds indices", 7},
-        {"slice: [1, 9) of axis 1 of float32[2, 3] is empty or outside", 8}, {"rope: float32[2, 3] must have an even last dim", 9},
-        {"topk: k = 4 along axis 1 of float32[2, 3]", 10}, {"permute: 3 axes for float32[2, 3]", 11},
-        {"linear: float32[2, 3] and float32[4]: weight must be [out, in]", 12}, {"linear: input 1 is missing", 13},
-        {"layer_norm: bias without weight", 14}, {"reshape: 3 numbers follow a count of 2", 15},
+    struct { const char *says; int which;
+    } rows[] = {
+        {"add: float32[2, 3] and float32[4] do not broadcast", 0},
+        {"add: inputs 0 and 1 differ in element type: float32 and int32", 1},
+        {"exp: input 0 must be a float tensor, found int32[3]", 2},
+        {"and: input 0 must be bool, found float32", 3},
+        {"permute: axis 0 is named twice", 4},
+        {"matmul: float32[2, 3] and float32[2, 3]: inner dims differ", 5},
+        {"concat: float32[2, 3] and float32[4] (input 1) differ outside of axis 0", 6},
+        {"gather: input 1 holds indices", 7},
+        {"slice: [1, 9) of axis 1 of float32[2, 3] is empty or outside", 8},
+        {"rope: float32[2, 3] must have an even last dim", 9},
+        {"topk: k = 4 along axis 1 of float32[2, 3]", 10},
+        {"permute: 3 axes for float32[2, 3]", 11},
+        {"linear: float32[2, 3] and float32[4]: weight must be [out, in]", 12},
+        {"linear: input 1 is missing", 13},
+        {"layer_norm: bias without weight", 14},
+        {"reshape: 3 numbers follow a count of 2", 15},
         {"input \"big\": float32[1000000000, 1000000000] has more than 2^38 elements", 16},
-        {"input \"none\": dim 0 of float32[0] is not positive", 17}, {"parameter \"p\": no element type", 18},
-        {"expand: float32[2, 3] cannot be expanded to float32[2, 4]", 19}, {"a scope is left that was never entered", 20},
-        {"where: condition bool[4] does not broadcast with float32[2, 3]", 21}, {"sum: no axis to reduce over", 22},
+        {"input \"none\": dim 0 of float32[0] is not positive", 17},
+        {"parameter \"p\": no element type", 18},
+        {"expand: float32[2, 3] cannot be expanded to float32[2, 4]", 19},
+        {"a scope is left that was never entered", 20},
+        {"where: condition bool[4] does not broadcast with float32[2, 3]", 21},
+        {"sum: no axis to reduce over", 22},
         {"cast: values of a graph cannot be int64", 23},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

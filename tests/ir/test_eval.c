@@ -128,7 +128,8 @@ static void test_corners(void **state) {
     ay_val x = ay_input(g, "x", ay_shape(AY_F32, 1, 3));
     ay_val m = ay_reduce(g, AY_OP_RMAX, ay_binary(g, AY_OP_MAX, x, ay_const_f32(g, 1)), 0, true);
     ay_val ints = ay_cast(g, x, AY_I32), least = ay_const_i32(g, INT32_MIN);
-    ay_val i = ay_add(g, ay_binary(g, AY_OP_DIV, least, ay_const_i32(g, -1)), ay_binary(g, AY_OP_MOD, ints, ay_const_i32(g, 0)));
+    ay_val i =
+        ay_add(g, ay_binary(g, AY_OP_DIV, least, ay_const_i32(g, -1)), ay_binary(g, AY_OP_MOD, ints, ay_const_i32(g, 0)));
     ay_set_output(g, "y", ay_concat(g, 0, 3, m, ay_cast(g, ints, AY_F32), ay_cast(g, ay_unary(g, AY_OP_ABS, i), AY_F32)));
     float in[3] = {NAN, 1e20f, -2.7f}, y[7];
     ay_tensor t = {"x", ay_shape(AY_F32, 1, 3), in};
@@ -138,7 +139,8 @@ static void test_corners(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden), cmocka_unit_test(test_half), cmocka_unit_test(test_params),
-                                       cmocka_unit_test(test_names), cmocka_unit_test(test_corners)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden), cmocka_unit_test(test_half),
+                                       cmocka_unit_test(test_params), cmocka_unit_test(test_names),
+                                       cmocka_unit_test(test_corners)};
     return cmocka_run_group_tests(tests, open_ctx, close_ctx);
 }

@@ -38,7 +38,8 @@ static void test_golden(void **state) {
         if (ay_op_get(c.op)->cls == AY_CLASS_COMPOSITE) {
             ay_graph *g = golden_graph(cx, &c);
             void *got = NULL;
-            if (ay_passes_run(g, passes, 3) || golden_eval(g, &c, &got)) fail_msg("case %d: %s", c.number, ay_error_text(cx));
+            if (ay_passes_run(g, passes, 3) || golden_eval(g, &c, &got))
+                fail_msg("case %d: %s", c.number, ay_error_text(cx));
             assert_int_equal(count_op(g, -1), 0);
             wrong += !golden_equal(&c, got, 3e-6);
             seen++;
@@ -88,6 +89,7 @@ static void test_half(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden), cmocka_unit_test(test_keeps), cmocka_unit_test(test_half)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden), cmocka_unit_test(test_keeps),
+                                       cmocka_unit_test(test_half)};
     return cmocka_run_group_tests(tests, open_ctx, close_ctx);
 }

@@ -65,7 +65,8 @@ static ay_graph *network(float *weights) {
     return g;
 }
 
-static const ay_precision_rule keep_ff[] = {{"*.ff.wo", AY_OP_COUNT, AY_F32, "test"}, {"block.*.ff", AY_OP_MUL, AY_F32, "test"}, {0}};
+static const ay_precision_rule keep_ff[] = {
+    {"*.ff.wo", AY_OP_COUNT, AY_F32, "test"}, {"block.*.ff", AY_OP_MUL, AY_F32, "test"}, {0}};
 
 static void test_types(void **state) {
     float w[64] = {0};
@@ -101,7 +102,8 @@ static void evaluate(const ay_graph *g, bool half, float *y, int64_t *overflows)
     float x[24], t[3] = {1, 100, 900};
     int32_t ids[3] = {4, 0, 2};
     for (int i = 0; i < 24; i++) x[i] = (float)(i % 7) / 3 - 1;
-    ay_tensor in[] = {{"x", ay_shape(AY_F32, 2, 3, 8), x}, {"time", ay_shape(AY_F32, 1, 3), t}, {"ids", ay_shape(AY_I32, 1, 3), ids}};
+    ay_tensor in[] = {
+        {"x", ay_shape(AY_F32, 2, 3, 8), x}, {"time", ay_shape(AY_F32, 1, 3), t}, {"ids", ay_shape(AY_I32, 1, 3), ids}};
     ay_tensor out = {"y", ay_shape(AY_F32, 2, 3, 8), y};
     if (ay_eval(g, in, 3, &out, 1, half, overflows)) fail_msg("%s", ay_error_text(cx));
 }
@@ -119,7 +121,8 @@ static void test_values(void **state) {
     evaluate(g, true, half, &overflows);
     assert_int_equal(overflows, 0);
     double worst = 0, size = 0;
-    for (int i = 0; i < 24; i++) worst = fmax(worst, fabs((double)half[i] - full[i])), size = fmax(size, fabs((double)full[i]));
+    for (int i = 0; i < 24; i++)
+        worst = fmax(worst, fabs((double)half[i] - full[i])), size = fmax(size, fabs((double)full[i]));
     if (worst > 4e-3 * size || worst == 0) fail_msg("off by %g of %g", worst, size);
     ay_graph_free(g);
 }
@@ -176,7 +179,8 @@ static void test_storage(void **state) {
 }
 
 static void test_random(void **state) {
-    static const ay_precision_rule rules[] = {{"s1", AY_OP_COUNT, AY_F32, "test"}, {"*2", AY_OP_LINEAR, AY_F32, "test"}, {0}};
+    static const ay_precision_rule rules[] = {
+        {"s1", AY_OP_COUNT, AY_F32, "test"}, {"*2", AY_OP_LINEAR, AY_F32, "test"}, {0}};
     const char *const names[] = {"b", NULL};
     const ay_precision how[] = {{NULL, true, NULL}, {rules, false, names}, {rules, true, NULL}};
     int judged = 0;
@@ -204,7 +208,8 @@ static void test_random(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_types), cmocka_unit_test(test_values), cmocka_unit_test(test_overflow), cmocka_unit_test(test_storage),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_types), cmocka_unit_test(test_values),
+                                       cmocka_unit_test(test_overflow), cmocka_unit_test(test_storage),
                                        cmocka_unit_test(test_random)};
     return cmocka_run_group_tests(tests, open_ctx, close_ctx);
 }

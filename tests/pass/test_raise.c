@@ -34,12 +34,17 @@ static bool has_mil_op(const golden *c) { /* never lowered on the way to a packa
 }
 
 static void round_trip(golden *c, bool fold) {
-    bool weights = c->op == AY_OP_LINEAR || c->op == AY_OP_RMS_NORM || c->op == AY_OP_LAYER_NORM || c->op == AY_OP_GROUP_NORM;
+    bool weights =
+        c->op == AY_OP_LINEAR || c->op == AY_OP_RMS_NORM || c->op == AY_OP_LAYER_NORM || c->op == AY_OP_GROUP_NORM;
     ay_graph *g = golden_graph_stored(cx, c, weights ? 1 : 5);
     const ay_pass passes[] = {{"lower", ay_pass_lower, NULL}, {"raise", ay_pass_raise, NULL}};
-    const ay_pass folding[] = {{"lower", ay_pass_lower, NULL}, {"fold", ay_pass_fold, NULL}, {"cse", ay_pass_cse, NULL}, {"raise", ay_pass_raise, NULL}};
+    const ay_pass folding[] = {{"lower", ay_pass_lower, NULL},
+                               {"fold", ay_pass_fold, NULL},
+                               {"cse", ay_pass_cse, NULL},
+                               {"raise", ay_pass_raise, NULL}};
     void *got = NULL;
-    if (ay_passes_run(g, fold ? folding : passes, fold ? 4 : 2) || golden_eval(g, c, &got)) fail_msg("case %d: %s", c->number, ay_error_text(cx));
+    if (ay_passes_run(g, fold ? folding : passes, fold ? 4 : 2) || golden_eval(g, c, &got))
+        fail_msg("case %d: %s", c->number, ay_error_text(cx));
     if (count_op(g, (int)c->op) != 1 || count_op(g, -1) != 1) {
         ay_buf text = {0};
         ay_graph_print(g, &text);
@@ -67,7 +72,7 @@ static void test_golden(void **state) {
     assert_true(seen > 25);
 }
 
-/* ---- other people's forms: each builds from x [2, 6, 8] (float32) and says which single composite it must become ------------ */
+/* ---- other people's forms: each builds from x [2, 6, 8] (float32) and says which single composite it must become --- */
 
 static ay_val scalar(ay_graph *g, double v) { return ay_const_f32(g, v); }
 static ay_val pow2(ay_graph *g, ay_val x) { return ay_binary(g, AY_OP_POW, x, scalar(g, 2)); }
@@ -97,7 +102,8 @@ static ay_val rms_pow_half(ay_graph *g, ay_val x) {
 static ay_val rms_casts(ay_graph *g, ay_val x) {
     ay_val h = ay_cast(g, x, AY_F16), f = ay_cast(g, h, AY_F32);
     ay_val n = ay_mul(g, f, ay_unary(g, AY_OP_RSQRT, ay_adds(g, mean_div(g, ay_mul(g, f, f)), 1e-3)));
-    ay_val w = ay_const_data(g, ay_shape(AY_F16, 1, 8), (uint16_t[]){0x3c00, 0x3800, 0x4000, 0x3c00, 0x3c00, 0x4200, 0xb800, 0x3c00});
+    ay_val w = ay_const_data(g, ay_shape(AY_F16, 1, 8),
+                             (uint16_t[]){0x3c00, 0x3800, 0x4000, 0x3c00, 0x3c00, 0x4200, 0xb800, 0x3c00});
     return ay_cast(g, ay_mul(g, ay_cast(g, n, AY_F16), w), AY_F32);
 }
 
@@ -113,7 +119,8 @@ static ay_val layer_twice(ay_graph *g, ay_val x) { /* x - mean(x) written twice,
 static ay_val group_view5(ay_graph *g, ay_val x) {
     ay_val image = ay_reshape(g, x, 4, 2, 6, 4, 2), view = ay_reshape(g, image, 5, 2, 3, 2, 4, 2);
     ay_attr a = {.reduce = {.n = 3, .axes = {2, 3, 4}, .keep = true}};
-    ay_val m = ay_muls(g, ay_node_add(g, AY_OP_SUM, &view, 1, &a, NULL), 1.0 / 16), d = ay_sub(g, view, m), sq = ay_mul(g, d, d);
+    ay_val m = ay_muls(g, ay_node_add(g, AY_OP_SUM, &view, 1, &a, NULL), 1.0 / 16), d = ay_sub(g, view, m),
+           sq = ay_mul(g, d, d);
     ay_val var = ay_muls(g, ay_node_add(g, AY_OP_SUM, &sq, 1, &a, NULL), 1.0 / 16);
     ay_val y = ay_mul(g, d, ay_unary(g, AY_OP_RSQRT, ay_adds(g, var, 1e-3)));
     y = ay_mul(g, ay_reshape(g, y, 4, 2, 6, 4, 2), ramp(g, 4, (int64_t[]){1, 6, 1, 1}, AY_F32));
@@ -142,7 +149,8 @@ static ay_val angle(ay_graph *g, ay_op op) {
 /* diffusers' apply_rotary_emb with unbind_dim -1: split, squeeze, negate, stack, flatten */
 static ay_val rope_stack(ay_graph *g, ay_val x) {
     ay_val pairs = ay_reshape(g, x, 4, 2, 6, 4, 2);
-    ay_val re = ay_reshape(g, ay_slice(g, pairs, 3, 0, 1), 3, 2, 6, 4), im = ay_reshape(g, ay_slice(g, pairs, 3, 1, 2), 3, 2, 6, 4);
+    ay_val re = ay_reshape(g, ay_slice(g, pairs, 3, 0, 1), 3, 2, 6, 4),
+           im = ay_reshape(g, ay_slice(g, pairs, 3, 1, 2), 3, 2, 6, 4);
     im = ay_muls(g, im, -1);
     ay_val stack = ay_concat(g, 3, 2, ay_reshape(g, im, 4, 2, 6, 4, 1), ay_reshape(g, re, 4, 2, 6, 4, 1));
     ay_val rot = ay_mul(g, ay_reshape(g, stack, 3, 2, 6, 8), angle(g, AY_OP_SIN));
@@ -171,10 +179,11 @@ static ay_val gelu_quick(ay_graph *g, ay_val x) { return ay_mul(g, ay_unary(g, A
 static ay_val silu_plain(ay_graph *g, ay_val x) { return ay_mul(g, ay_unary(g, AY_OP_SIGMOID, x), x); }
 
 static ay_val linear_1n(ay_graph *g, ay_val x) { /* bias stored as [1, 1, 4] */
-    return ay_add(g, ay_matmul(g, x, ramp(g, 2, (int64_t[]){4, 8}, AY_F32), false, true), ramp(g, 3, (int64_t[]){1, 1, 4}, AY_F32));
+    return ay_add(g, ay_matmul(g, x, ramp(g, 2, (int64_t[]){4, 8}, AY_F32), false, true),
+                  ramp(g, 3, (int64_t[]){1, 1, 4}, AY_F32));
 }
 
-/* ---- what only looks like one: must stay without the composite ----------------------------------------------------------------- */
+/* ---- what only looks like one: must stay without the composite ----------------------------------------------------- */
 
 static ay_val not_rms_axis(ay_graph *g, ay_val x) {
     ay_val m = ay_muls(g, ay_reduce(g, AY_OP_SUM, ay_mul(g, x, x), 1, true), 1.0 / 6);
@@ -201,7 +210,9 @@ static ay_val not_rope_other(ay_graph *g, ay_val x) { /* turns one tensor, adds 
     return ay_add(g, ay_mul(g, rot, angle(g, AY_OP_SIN)), ay_mul(g, y, angle(g, AY_OP_COS)));
 }
 
-static ay_val not_silu(ay_graph *g, ay_val x) { return ay_mul(g, ay_unary(g, AY_OP_TANH, x), ay_unary(g, AY_OP_SIGMOID, x)); }
+static ay_val not_silu(ay_graph *g, ay_val x) {
+    return ay_mul(g, ay_unary(g, AY_OP_TANH, x), ay_unary(g, AY_OP_SIGMOID, x));
+}
 
 static ay_val not_group(ay_graph *g, ay_val x) { /* the layer norm's view is [12, 8], then another shape */
     return ay_reshape(g, ay_layer_norm(g, ay_reshape(g, x, 3, 4, 3, 8), AY_NO_VALUE, AY_NO_VALUE, 1e-3), 3, 2, 6, 8);
@@ -216,15 +227,19 @@ static ay_val not_sdpa_axis(ay_graph *g, ay_val x) {
     return ay_matmul(g, ay_softmax(g, ay_matmul(g, x, x, false, true), 1), x, false, false);
 }
 
-static const struct { ay_val (*build)(ay_graph *g, ay_val x); ay_op op; bool found; double tol; } forms[] = {
-    {rms_div_sqrt, AY_OP_RMS_NORM, true, 2e-6},   {rms_pow_half, AY_OP_RMS_NORM, true, 2e-6},   {rms_casts, AY_OP_RMS_NORM, true, 2e-3},
-    {layer_twice, AY_OP_LAYER_NORM, true, 5e-6},  {group_view5, AY_OP_GROUP_NORM, true, 5e-6},  {sdpa_product, AY_OP_SDPA, true, 2e-6},
-    {sdpa_both, AY_OP_SDPA, true, 2e-6},          {rope_stack, AY_OP_ROPE, true, 2e-6},         {rope_halves, AY_OP_ROPE, true, 2e-6},
-    {gelu_last_half, AY_OP_GELU, true, 2e-6},     {gelu_tanh_pow, AY_OP_GELU, true, 2e-6},      {gelu_quick, AY_OP_GELU, true, 2e-6},
-    {silu_plain, AY_OP_SILU, true, 2e-6},         {linear_1n, AY_OP_LINEAR, true, 2e-6},
-    {not_rms_axis, AY_OP_RMS_NORM, false, 2e-6},  {not_rms_count, AY_OP_RMS_NORM, false, 2e-6}, {not_gelu, AY_OP_GELU, false, 2e-6},
-    {not_rope_sign, AY_OP_ROPE, false, 2e-6},     {not_rope_other, AY_OP_ROPE, false, 2e-6},    {not_silu, AY_OP_SILU, false, 2e-6},
-    {not_group, AY_OP_GROUP_NORM, false, 2e-6},   {not_sdpa_axis, AY_OP_SDPA, false, 2e-6},
+static const struct { ay_val (*build)(ay_graph *g, ay_val x); ay_op op; bool found; double tol;
+} forms[] = {
+    {rms_div_sqrt, AY_OP_RMS_NORM, true, 2e-6},  {rms_pow_half, AY_OP_RMS_NORM, true, 2e-6},
+    {rms_casts, AY_OP_RMS_NORM, true, 2e-3},     {layer_twice, AY_OP_LAYER_NORM, true, 5e-6},
+    {group_view5, AY_OP_GROUP_NORM, true, 5e-6}, {sdpa_product, AY_OP_SDPA, true, 2e-6},
+    {sdpa_both, AY_OP_SDPA, true, 2e-6},         {rope_stack, AY_OP_ROPE, true, 2e-6},
+    {rope_halves, AY_OP_ROPE, true, 2e-6},       {gelu_last_half, AY_OP_GELU, true, 2e-6},
+    {gelu_tanh_pow, AY_OP_GELU, true, 2e-6},     {gelu_quick, AY_OP_GELU, true, 2e-6},
+    {silu_plain, AY_OP_SILU, true, 2e-6},        {linear_1n, AY_OP_LINEAR, true, 2e-6},
+    {not_rms_axis, AY_OP_RMS_NORM, false, 2e-6}, {not_rms_count, AY_OP_RMS_NORM, false, 2e-6},
+    {not_gelu, AY_OP_GELU, false, 2e-6},         {not_rope_sign, AY_OP_ROPE, false, 2e-6},
+    {not_rope_other, AY_OP_ROPE, false, 2e-6},   {not_silu, AY_OP_SILU, false, 2e-6},
+    {not_group, AY_OP_GROUP_NORM, false, 2e-6},  {not_sdpa_axis, AY_OP_SDPA, false, 2e-6},
 };
 
 static void test_forms(void **state) {
@@ -245,7 +260,8 @@ static void test_forms(void **state) {
         if (count_op(g, (int)forms[k].op) != (int)forms[k].found || (forms[k].found && count_op(g, -1) != 1)) {
             ay_buf text = {0};
             ay_graph_print(g, &text);
-            fail_msg("form %zu: %s %s in\n%s", k, ay_op_get(forms[k].op)->name, forms[k].found ? "was not found" : "was found", text.data);
+            fail_msg("form %zu: %s %s in\n%s", k, ay_op_get(forms[k].op)->name,
+                     forms[k].found ? "was not found" : "was found", text.data);
         }
         for (int64_t i = 0; i < ay_type_count(&out.type); i++) {
             if (fabs((double)after[i] - before[i]) > forms[k].tol * fmax(1, fabs((double)before[i]))) {
@@ -267,6 +283,7 @@ static void test_modulation(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden), cmocka_unit_test(test_forms), cmocka_unit_test(test_modulation)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden), cmocka_unit_test(test_forms),
+                                       cmocka_unit_test(test_modulation)};
     return cmocka_run_group_tests(tests, open_ctx, close_ctx);
 }

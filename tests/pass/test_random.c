@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Every pass on seeded random graphs: the graph stays verified and its outputs stay the same: bit for bit where arithmetic is
- * not rearranged (dce, cse, fold), within rounding where it is (lower, raise). A failing seed is printed; its graph too.
+ * Every pass on seeded random graphs: the graph stays verified and its outputs stay the same: bit for bit where arithmetic
+ * is not rearranged (dce, cse, fold), within rounding where it is (lower, raise). A failing seed is printed with its graph.
  */
 #include "../support/random_graph.h"
 #include "pass/pass.h"
@@ -73,7 +73,10 @@ static void test_exact(void **state) {
 
 static void test_rearranged(void **state) {
     const ay_pass lower[] = {{"lower", ay_pass_lower, NULL}};
-    const ay_pass both[] = {{"lower", ay_pass_lower, NULL}, {"fold", ay_pass_fold, NULL}, {"cse", ay_pass_cse, NULL}, {"raise", ay_pass_raise, NULL}};
+    const ay_pass both[] = {{"lower", ay_pass_lower, NULL},
+                            {"fold", ay_pass_fold, NULL},
+                            {"cse", ay_pass_cse, NULL},
+                            {"raise", ay_pass_raise, NULL}};
     const ay_pass raise[] = {{"raise", ay_pass_raise, NULL}};
     tally count = {0};
     for (int seed = 0; seed < 300; seed++) {

@@ -41,7 +41,8 @@ static int one_of(const golden *c, const char *value, const char *const *names) 
 
 /* Where the key goes depends on the op, since ay_attr is a union. */
 static void attribute(golden *c, const char *key, const char *value) {
-    static const char *const pads[] = {"constant", "reflect", "replicate", NULL}, *const gelus[] = {"exact", "tanh", "sigmoid", NULL};
+    static const char *const pads[] = {"constant", "reflect", "replicate", NULL}, *const gelus[] = {"exact", "tanh",
+                                                                                                    "sigmoid", NULL};
     ay_attr *a = &c->attr;
     int64_t *before = NULL, *after = NULL, *stride = NULL;
     bool flag = atoi(value) != 0, norm = c->op == AY_OP_LAYER_NORM || c->op == AY_OP_RMS_NORM || c->op == AY_OP_GROUP_NORM;
@@ -115,7 +116,8 @@ static void input(golden *c, const char *spec) {
     t->data = malloc((size_t)count * 4);
     for (int64_t i = 0; i < count; i++) {
         uint64_t w = word_at(c->number, c->n_in, i);
-        if (*spec == 'i') ((int32_t *)t->data)[i] = (int32_t)(range[0] + (int64_t)((w >> 32) % (uint64_t)(range[1] - range[0] + 1)));
+        if (*spec == 'i')
+            ((int32_t *)t->data)[i] = (int32_t)(range[0] + (int64_t)((w >> 32) % (uint64_t)(range[1] - range[0] + 1)));
         else if (*spec == 'b') ((uint8_t *)t->data)[i] = (uint8_t)(w >> 63);
         else if (*spec == 'p') ((float *)t->data)[i] = ((float)(w >> 56) + 1) / 64;
         else ((float *)t->data)[i] = (float)(w >> 56) / 64 - 2;
@@ -204,7 +206,8 @@ bool golden_equal(const golden *c, const void *got, double tol) {
         else a = ((const uint8_t *)got)[i], b = ((uint8_t *)c->out.data)[i];
         if (a == b || (isnan(a) && isnan(b))) continue;
         if (c->out.type.dtype == AY_F32 && fabs(a - b) <= tol * fmax(1, fabs(b))) continue;
-        fprintf(stderr, "case %d, %s, element %lld: %.9g instead of %.9g\n", c->number, ay_op_get(c->op)->name, (long long)i, a, b);
+        fprintf(stderr, "case %d, %s, element %lld: %.9g instead of %.9g\n", c->number, ay_op_get(c->op)->name, (long long)i,
+                a, b);
         return false;
     }
     return true;

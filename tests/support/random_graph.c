@@ -143,7 +143,8 @@ static void draw_want(maker *m, ay_op op, const ay_type *x, ay_type *want) {
         for (int i = 0; i < x->rank; i++) want->dim[i] = 1 + draw(m, 3);
     } else if (op == AY_OP_EXPAND) {
         want->rank += x->rank < 5;
-        for (int i = want->rank - 1; i > 0; i--) want->dim[i] = x->dim[i - (want->rank - x->rank)] == 1 ? 1 + draw(m, 3) : x->dim[i - (want->rank - x->rank)];
+        for (int i = want->rank - 1; i > 0; i--)
+            want->dim[i] = x->dim[i - (want->rank - x->rank)] == 1 ? 1 + draw(m, 3) : x->dim[i - (want->rank - x->rank)];
         want->dim[0] = want->rank > x->rank ? 1 + draw(m, 3) : x->dim[0];
     } else if (op == AY_OP_RESHAPE && x->rank) {
         int at = (int)draw(m, (unsigned)x->rank), kind = (int)draw(m, 3);
@@ -222,8 +223,22 @@ static int draw_inputs(maker *m, ay_op op, ay_val x, ay_val *in) {
 static bool rough(ay_op op) {
     switch (op) {
     case AY_OP_EXP: case AY_OP_LOG: case AY_OP_SQRT: case AY_OP_RSQRT: case AY_OP_FLOOR: case AY_OP_CEIL: case AY_OP_ROUND:
-    case AY_OP_SIGN: case AY_OP_NOT: case AY_OP_CAST: case AY_OP_DIV: case AY_OP_MOD: case AY_OP_POW: case AY_OP_EQ: case AY_OP_NE:
-    case AY_OP_LT: case AY_OP_LE: case AY_OP_GT: case AY_OP_GE: case AY_OP_AND: case AY_OP_OR: case AY_OP_XOR: case AY_OP_ARGMAX:
+    case AY_OP_SIGN:
+    case AY_OP_NOT:
+    case AY_OP_CAST:
+    case AY_OP_DIV:
+    case AY_OP_MOD:
+    case AY_OP_POW:
+    case AY_OP_EQ:
+    case AY_OP_NE:
+    case AY_OP_LT:
+    case AY_OP_LE:
+    case AY_OP_GT:
+    case AY_OP_GE:
+    case AY_OP_AND:
+    case AY_OP_OR:
+    case AY_OP_XOR:
+    case AY_OP_ARGMAX:
     case AY_OP_TOPK: case AY_OP_PROD: case AY_OP_DEQUANT: return true;
     default: return false;
     }
