@@ -15,6 +15,15 @@ static alloy_status floats(const ay_graph *g, const ay_node *n) {
     return ALLOY_OK;
 }
 
+/* x, and weight and bias that may be stored in another float type than x (as MIL's products allow from opset 7 on). */
+static alloy_status product_floats(const ay_graph *g, const ay_node *n) {
+    for (int i = 0; i < n->n_in; i++) {
+        AY_TRY(ay_infer_float(g, n, i));
+        if (i > 1) AY_TRY(ay_infer_same_dtype(g, n, 1, i));
+    }
+    return ALLOY_OK;
+}
+
 /* Two shapes that should have met. */
 static alloy_status clash(const ay_graph *g, const ay_node *n, const ay_type *x, const ay_type *y, const char *why) {
     char a[160], b[160];
@@ -68,7 +77,7 @@ static alloy_status spatial_rank(const ay_graph *g, const ay_node *n, const ay_t
 
 alloy_status ay_infer_conv(const ay_graph *g, ay_node *n) {
     const ay_type *x = ay_in_type(g, n, 0), *w = ay_in_type(g, n, 1);
-    AY_TRY(floats(g, n));
+    AY_TRY(product_floats(g, n));
     AY_TRY(spatial_rank(g, n, x));
     int64_t groups = n->attr.conv.groups;
     if (groups < 1 || x->dim[1] % groups || w->rank != x->rank || w->dim[0] % groups || w->dim[1] != x->dim[1] / groups) {
@@ -95,7 +104,7 @@ alloy_status ay_infer_conv(const ay_graph *g, ay_node *n) {
 
 alloy_status ay_infer_conv_transpose(const ay_graph *g, ay_node *n) {
     const ay_type *x = ay_in_type(g, n, 0), *w = ay_in_type(g, n, 1);
-    AY_TRY(floats(g, n));
+    AY_TRY(product_floats(g, n));
     AY_TRY(spatial_rank(g, n, x));
     int64_t groups = n->attr.conv.groups, channels;
     if (groups < 1 || w->rank != x->rank || w->dim[0] != x->dim[1] || x->dim[1] % groups ||
@@ -146,7 +155,7 @@ alloy_status ay_infer_pool(const ay_graph *g, ay_node *n) {
 
 alloy_status ay_infer_linear(const ay_graph *g, ay_node *n) {
     const ay_type *x = ay_in_type(g, n, 0), *w = ay_in_type(g, n, 1);
-    AY_TRY(floats(g, n));
+    AY_TRY(product_floats(g, n));
     if (x->rank < 1 || w->rank != 2 || w->dim[1] != x->dim[x->rank - 1]) {
         return clash(g, n, x, w, "weight must be [out, in] with the input's last dim as in");
     }

@@ -97,8 +97,9 @@ static ay_val lower_linear(const ay_lowering *l, const ay_node *n) {
     ay_val x = n->in[0];
     bool vector = n->type.rank == 1; /* [K]: as [1, K] */
     if (vector) x = ay_reshape(g, x, 2, 1, -1);
-    ay_val y = ay_matmul(g, x, n->in[1], false, true);
-    if (n->n_in > 2) y = ay_add(g, y, n->in[2]);
+    ay_dtype t = ay_type_of(g, x)->dtype; /* the weight may be stored in another */
+    ay_val y = ay_matmul(g, x, ay_cast(g, n->in[1], t), false, true);
+    if (n->n_in > 2) y = ay_add(g, y, ay_cast(g, n->in[2], t));
     return vector ? ay_reshape(g, y, 1, -1) : y;
 }
 

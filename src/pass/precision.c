@@ -78,11 +78,21 @@ static int form_of(const state *s, const ay_graph *g, ay_val v) {
     return HALF;
 }
 
+/* The weights and biases of products stay in half precision where the product itself is float32: they hold most of a
+ * package's bytes, and Core ML takes them in another type than x (linear, conv, conv_transpose of its opset 7). */
+static bool is_product_weight(const ay_node *n, int i, const ay_node *in) {
+    bool product = n->op == AY_OP_LINEAR || n->op == AY_OP_CONV || n->op == AY_OP_CONV_TRANSPOSE;
+    return product && i > 0 && in->op == AY_OP_PARAM;
+}
+
 static void decide(state *s, const ay_graph *g) {
     for (ay_val v = 0; v < g->n_nodes; v++) {
         const ay_node *n = &g->nodes[v];
         s->form[v] = (unsigned char)form_of(s, g, v);
-        for (int i = 0; i < n->n_in; i++) s->need[n->in[i]] |= (unsigned char)(1u << s->form[v]);
+        for (int i = 0; i < n->n_in; i++) {
+            int f = is_product_weight(n, i, &g->nodes[n->in[i]]) ? HALF : s->form[v];
+            s->need[n->in[i]] |= (unsigned char)(1u << f);
+        }
     }
     for (int i = 0; i < g->n_outputs; i++) {
         ay_val v = g->outputs[i].value;
@@ -171,7 +181,7 @@ static void rewrite(state *s, ay_val v) {
     } else {
         ay_val *in = ay_alloc(g->arena, (size_t)n.n_in * sizeof *in);
         if (!in) g->status = ay_nomem(g->cx);
-        for (int i = 0; in && i < n.n_in; i++) in[i] = value_as(s, n.in[i], f);
+        for (int i = 0; in && i < n.n_in; i++) in[i] = value_as(s, n.in[i], is_product_weight(&n, i, &s->r.old[n.in[i]]) ? HALF : f);
         n.in = in;
         if (is_float(&n)) n.type.dtype = dtype_of[f];
         ay_val to = g->status ? AY_NO_VALUE : ay_graph_append(g, &n);

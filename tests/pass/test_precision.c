@@ -80,8 +80,8 @@ static void test_types(void **state) {
     assert_int_equal(named(g, "table")->type.dtype, AY_F16);
     assert_int_equal(named(g, "table")->weight->data_dtype, AY_F16);
     assert_int_equal(named(g, "block.0.ff.wi.weight")->type.dtype, AY_F16);
-    assert_int_equal(named(g, "block.0.ff.wo.weight")->type.dtype, AY_F32); /* only float32 reads it */
-    assert_int_equal(named(g, "block.0.ff.wo.weight")->weight->data_dtype, AY_F32);
+    assert_int_equal(named(g, "block.0.ff.wo.weight")->type.dtype, AY_F16); /* a float32 product's weight stays half */
+    assert_int_equal(named(g, "block.0.ff.wo.weight")->weight->data_dtype, AY_F16);
     assert_int_equal(named(g, "shared")->type.dtype, AY_F16); /* both read it: stored half, cast */
     assert_int_equal(count(g, AY_OP_LINEAR, AY_F32), 1);
     assert_int_equal(count(g, AY_OP_LINEAR, AY_F16), 1);
