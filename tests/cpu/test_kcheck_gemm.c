@@ -203,7 +203,7 @@ static void test_sizes(void **state) {
 
 static void test_storages_and_passes(void **state) {
     for (int s = 0; s < STORAGES; s++) {
-        problem_run(37, 65, 800, (storage)s, 1); /* three passes over k */
+        problem_run(37, 65, 1100, (storage)s, 1); /* three passes over k */
         problem_run(3, 70, 800, (storage)s, 1);
         problem_run(250, 210, 64, (storage)s, 1); /* several tiles */
     }

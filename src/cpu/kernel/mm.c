@@ -8,9 +8,9 @@
 #include <string.h>
 
 enum {
-    KC = 384,           /* depth of a pass: long enough to make the traffic on C negligible */
+    KC = 512,           /* depth of a pass: long enough to make the traffic on C negligible */
     A_FLOATS = 98304,   /* 384 KiB: under half of the second cache of the machines we know (1 to 2 MiB) */
-    NT = 768,           /* B of a tile: 1.2 MiB of the third cache a thread */
+    NT = 768,           /* B of a tile: 1.5 MiB of the third cache a thread */
     MT = 1024,
     LEAST = 192,        /* a tile's side below which packing would show */
     TILES_A_THREAD = 6, /* so that threads finish together */

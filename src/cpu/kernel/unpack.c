@@ -10,6 +10,12 @@
 
 static float number(ay_dtype t, const void *p, int64_t i) {
     float v;
+    if (t == AY_F16) { /* a block's scale: once every few numbers */
+        uint16_t h;
+        memcpy(&h, (const char *)p + i * 2, sizeof h);
+        return ay_f16_to_f32(h);
+    }
+    if (t == AY_I8) return (float)((const int8_t *)p)[i];
     ay_convert_to_f32(t, p, i, 1, &v);
     return v;
 }
