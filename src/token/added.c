@@ -17,8 +17,8 @@ int32_t ay_added_find(const ay_added_set *set, const ay_model *m, const char *te
 alloy_status ay_added_add(ay_load *ld, ay_added_set *set, const ay_model *m, const ay_added *token) {
     if (token->n == 0) return ALLOY_OK;
     if (token->n > AY_MAX_TOKEN_BYTES || set->n >= 1 << 20)
-        return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: an added token of %zu bytes, number %d; at most %d of at most %d bytes are taken",
-                       ld->what, token->n, set->n + 1, 1 << 20, AY_MAX_TOKEN_BYTES);
+        return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: added token %d has %zu bytes; at most %d tokens of at most %d bytes "
+                       "are taken", ld->what, set->n + 1, token->n, 1 << 20, AY_MAX_TOKEN_BYTES);
     int32_t at = ay_vocab_find(&set->index, token->text, token->n);
     if (at < 0) {
         if (set->n == set->cap) {
@@ -117,7 +117,7 @@ void ay_added_split(const ay_added_set *set, const ay_trie *trie, const char *s,
         at = end;
         if (set->split_special && t->special) continue;
         if (t->single_word && (word_before(s, begin) || word_after(s, n, stop))) continue;
-        if (t->lstrip) begin = space_before(s, begin) > done ? space_before(s, begin) : done;
+        if (t->lstrip) begin = space_before(s, begin);
         if (t->rstrip) stop = space_after(s, n, stop);
         if (done < begin) ay_pieces_add(out, s + done, begin - done, -1, base && done == 0);
         if (begin < stop) ay_pieces_add(out, s + begin, stop - begin, t->id, base && begin == 0);

@@ -37,7 +37,7 @@ static const merge *merge_of(const bpe *b, int32_t left, int32_t right) {
     return m->id < 0 ? NULL : m;
 }
 
-/* ---- encoding ---------------------------------------------------------------------------------------------------------- */
+/* ---- encoding ------------------------------------------------------------------------------------------------------ */
 
 typedef struct symbol { int32_t id, prev, next, alive; } symbol;
 typedef struct candidate { uint32_t rank; int32_t at, id; } candidate;
@@ -100,7 +100,8 @@ static int32_t character(const bpe *b, int32_t c, const char *s, size_t n, bool 
     return ay_vocab_find(&b->vocab, text, n + k);
 }
 
-static alloy_status bpe_encode(ay_ctx *cx, const ay_model *model, const char *s, size_t n, ay_scratch *scratch, ay_ids *out) {
+static alloy_status bpe_encode(ay_ctx *cx, const ay_model *model, const char *s, size_t n, ay_scratch *scratch,
+                               ay_ids *out) {
     const bpe *b = (const bpe *)model;
     int32_t whole = b->ignore_merges ? ay_vocab_find(&b->vocab, s, n) : -1;
     if (whole >= 0) return ay_ids_add(out, whole), out->failed ? ay_nomem(cx) : ALLOY_OK;
@@ -124,9 +125,11 @@ static alloy_status bpe_encode(ay_ctx *cx, const ay_model *model, const char *s,
     return out->failed ? ay_nomem(cx) : ALLOY_OK;
 }
 
-static int32_t bpe_find(const ay_model *model, const char *s, size_t n) { return ay_vocab_find(&((const bpe *)model)->vocab, s, n); }
+static int32_t bpe_find(const ay_model *model, const char *s, size_t n) {
+    return ay_vocab_find(&((const bpe *)model)->vocab, s, n);
+}
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------ */
+/* ---- reading ------------------------------------------------------------------------------------------------------- */
 
 static alloy_status read_vocab(ay_load *ld, bpe *b, const json_t *vocab) {
     if (!json_is_object(vocab) || json_object_size(vocab) == 0)
@@ -139,7 +142,8 @@ static alloy_status read_vocab(ay_load *ld, bpe *b, const json_t *vocab) {
         if (!json_is_integer(v) || id < 0 || id > MAX_ID)
             return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: the token \"%.60s\" has no id from 0 to %d", ld->what, key, MAX_ID);
         if (n > AY_MAX_TOKEN_BYTES)
-            return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: a token of %zu bytes; at most %d are taken", ld->what, n, AY_MAX_TOKEN_BYTES);
+            return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: a token of %zu bytes; at most %d are taken", ld->what, n,
+                           AY_MAX_TOKEN_BYTES);
         if (!ay_vocab_add(&b->vocab, key, n, (int32_t)id)) return ay_nomem(ld->cx);
         if (id > b->base.top) b->base.top = (int32_t)id;
     }
@@ -172,8 +176,8 @@ static alloy_status add_merge(ay_load *ld, bpe *b, const char *what, uint32_t ra
         if (id < 0) absent = both;
     }
     if (absent)
-        return ay_fail(ld->cx, ALLOY_E_MISMATCH, "%s: merge %u needs the token \"%.*s\", which the vocabulary does not have; "
-                       "take both files from the same model", what, rank + 1, (int)(n > 60 ? 60 : n), absent);
+        return ay_fail(ld->cx, ALLOY_E_MISMATCH, "%s: merge %u needs the token \"%.*s\", which the vocabulary does not "
+                       "have; take both files from the same model", what, rank + 1, (int)(n > 60 ? 60 : n), absent);
     *merge_slot(b, (uint64_t)(uint32_t)left << 32 | (uint32_t)right) =
         (merge){(uint64_t)(uint32_t)left << 32 | (uint32_t)right, rank, id};
     return ALLOY_OK;
@@ -184,8 +188,8 @@ static alloy_status add_line(ay_load *ld, bpe *b, const char *what, uint32_t ran
     const char *space = memchr(line, ' ', n);
     size_t nl = space ? (size_t)(space - line) : n;
     if (!space || memchr(space + 1, ' ', n - nl - 1))
-        return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: merge %u is \"%.*s\"; two tokens with one space between were expected", what,
-                       rank + 1, (int)(n > 60 ? 60 : n), line);
+        return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: merge %u is \"%.*s\"; two tokens with one space between were expected",
+                       what, rank + 1, (int)(n > 60 ? 60 : n), line);
     return add_merge(ld, b, what, rank, line, nl, space + 1, n - nl - 1);
 }
 
@@ -238,7 +242,8 @@ alloy_status ay_bpe_new(ay_load *ld, const json_t *vocab, const char *merges_wha
     AY_TRY(text ? merges_text(ld, b, merges_what, text, n) : merges_list(ld, b, merges_what, list));
     b->unk = o->unk ? ay_vocab_find(&b->vocab, o->unk, strlen(o->unk)) : -1;
     if (o->unk && b->unk < 0)
-        return ay_fail(ld->cx, ALLOY_E_MISMATCH, "%s: the vocabulary does not have the unknown token \"%.60s\"", ld->what, o->unk);
+        return ay_fail(ld->cx, ALLOY_E_MISMATCH, "%s: the vocabulary does not have the unknown token \"%.60s\"", ld->what,
+                       o->unk);
     for (int32_t c = 0; c < DIRECT; c++) {
         char s[64];
         size_t k = ay_utf8_put(c, s);

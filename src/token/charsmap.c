@@ -29,11 +29,12 @@ alloy_status ay_charsmap_new(ay_load *ld, const void *bytes, size_t n, ay_charsm
     const uint8_t *p = bytes;
     *out = NULL;
     if (n > MAX_CHARSMAP)
-        return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: a charsmap of %zu bytes; at most %d were expected", ld->what, n, MAX_CHARSMAP);
+        return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: a charsmap of %zu bytes; at most %d were expected", ld->what, n,
+                       MAX_CHARSMAP);
     size_t trie = n >= 4 ? u32_le(p) : 0;
     if (n < 8 || trie < 4 || trie % 4 != 0 || trie > n - 4)
-        return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: the precompiled_charsmap has %zu bytes and says that %zu of them are its "
-                       "trie; a multiple of 4 that fits was expected", ld->what, n, trie);
+        return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: the precompiled_charsmap has %zu bytes and says that %zu of them are "
+                       "its trie; a multiple of 4 that fits was expected", ld->what, n, trie);
     ay_charsmap *map = ay_alloc(ld->arena, sizeof *map);
     if (!map) return ay_nomem(ld->cx);
     map->what = ay_strdup(ld->arena, ld->what);
@@ -123,8 +124,8 @@ alloy_status ay_charsmap_run(ay_ctx *cx, const ay_charsmap *map, const char *s, 
             if (one < 0) done = -1;
         }
         if (done < 0)
-            return ay_fail(cx, ALLOY_E_FORMAT, "%s: the precompiled_charsmap is damaged: its trie points outside of itself; "
-                           "take the file from the model's source again", map->what);
+            return ay_fail(cx, ALLOY_E_FORMAT, "%s: the precompiled_charsmap is damaged: its trie points outside of "
+                           "itself; take the file from the model's source again", map->what);
     }
     return out->failed ? ay_nomem(cx) : ALLOY_OK;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Text to ids: added tokens out, normalize, cut, model, then truncate, put the special tokens around and pad, in the order of
- * tokenizers/src/tokenizer/mod.rs. Nothing in the tokenizer is written to, so that threads may share one.
+ * Text to ids: added tokens out, normalize, cut, model, then truncate, put the special tokens around and pad, in the order
+ * of tokenizers/src/tokenizer/mod.rs. Nothing in the tokenizer is written to, so that threads may share one.
  */
 #include "token/tok.h"
 
@@ -80,7 +80,8 @@ alloy_status ay_tokenizer_encode(ay_ctx *cx, const ay_tokenizer *t, const char *
         return ay_fail(cx, ALLOY_E_USAGE, "the text has %zu bytes; a tokenizer takes at most %d", len, MAX_TEXT);
     ptrdiff_t bad = ay_utf8_check(text, len);
     if (bad >= 0)
-        return ay_fail(cx, ALLOY_E_USAGE, "the text is not UTF-8: byte 0x%02x at position %td", (unsigned)(uint8_t)text[bad], bad);
+        return ay_fail(cx, ALLOY_E_USAGE, "the text is not UTF-8: byte 0x%02x at position %td",
+                       (unsigned)(uint8_t)text[bad], bad);
     int limit = o->max_length ? o->max_length : t->max_length, around = o->special ? t->n_before + t->n_after : 0;
     if (limit < 0 || (limit && limit < around))
         return ay_fail(cx, ALLOY_E_USAGE, "max_length is %d; the %d special tokens alone need more", limit, around);

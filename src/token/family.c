@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * The families: tokenizers whose pipeline is fixed by their class, whatever else their files say. transformers 5 builds these
- * classes from the vocabulary alone (models/{clip,t5,qwen2}/tokenization_*.py), also where a tokenizer.json with another
- * pipeline lies beside it: T5's own file, for one, has a Metaspace that marks only the beginning of a text, but the class
- * marks every word. A further tokenizer is a row here, or none at all when its tokenizer.json says everything.
+ * The families: tokenizers whose pipeline is fixed by their class, whatever else their files say. transformers 5 builds
+ * these classes from the vocabulary alone (models/{clip,t5,qwen2}/tokenization_*.py), also where a tokenizer.json with
+ * another pipeline lies beside it: T5's own file, for one, has a Metaspace that marks only the beginning of a text, but
+ * the class marks every word. A further tokenizer is a row here, or none at all when its tokenizer.json says everything.
  */
 #include "token/tok.h"
 
 #include <string.h>
 
-#define T5_PRE_TOKENIZER                                                                                                     \
-    "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"WhitespaceSplit\"},"                                              \
+#define T5_PRE_TOKENIZER \
+    "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"WhitespaceSplit\"}," \
     "{\"type\":\"Metaspace\",\"replacement\":\"\xe2\x96\x81\",\"prepend_scheme\":\"always\",\"split\":true}]}"
 
 static const ay_family families[] = {

@@ -13,7 +13,7 @@ struct ay_norm_type { const char *name; norm_parse parse; norm_run run; };
 
 static alloy_status done(ay_ctx *cx, const ay_buf *out) { return out->failed ? ay_nomem(cx) : ALLOY_OK; }
 
-/* ---- what they do ------------------------------------------------------------------------------------------------------ */
+/* ---- what they do -------------------------------------------------------------------------------------------------- */
 
 static alloy_status run_form(ay_ctx *cx, ay_form form, const char *s, size_t n, ay_buf *out) {
     return ay_normal_form(form, s, n, out) ? ALLOY_OK : ay_nomem(cx);
@@ -101,7 +101,7 @@ static alloy_status run_charsmap(ay_ctx *cx, const ay_norm *step, const char *s,
     return ay_charsmap_run(cx, step->map, s, n, out);
 }
 
-/* ---- how they are read --------------------------------------------------------------------------------------------------- */
+/* ---- how they are read --------------------------------------------------------------------------------------------- */
 
 static alloy_status parse_strip(ay_load *ld, const json_t *v, ay_norm *step) {
     AY_TRY(ay_json_bool_or(ld->cx, ld->what, v, "strip_left", false, &step->left));

@@ -23,10 +23,12 @@ typedef struct opening {
     size_t n_spiece, cap_spiece;
 } opening;
 
-static ay_load load_of(const opening *op, ay_token_kind kind) { return (ay_load){op->cx, op->file[kind].name, op->t->arena}; }
+static ay_load load_of(const opening *op, ay_token_kind kind) {
+    return (ay_load){op->cx, op->file[kind].name, op->t->arena};
+}
 static bool there(const opening *op, ay_token_kind kind) { return op->file[kind].data != NULL; }
 
-/* ---- JSON -------------------------------------------------------------------------------------------------------------- */
+/* ---- JSON ---------------------------------------------------------------------------------------------------------- */
 
 /* "model_max_length": 1000000000000000019884624838656 stands in many configurations for "no limit"; no integer holds it. */
 static void tame_integers(char *s, size_t n) {
@@ -37,8 +39,8 @@ static void tame_integers(char *s, size_t n) {
             run++;
         } else if (s[i] >= '0' && s[i] <= '9') {
             while (i + run < n && s[i + run] >= '0' && s[i + run] <= '9') run++;
-            char last = i + run < n ? s[i + run] : ' ', prior = i ? s[i - 1] : ' ';
-            if (run < 19 || last == '.' || last == 'e' || last == 'E' || prior == '.' || prior == 'e' || prior == 'E') continue;
+            bool part = (i && strchr(".eE", s[i - 1])) || (i + run < n && s[i + run] && strchr(".eE", s[i + run]));
+            if (run < 19 || part) continue;
             memset(s + i, ' ', run);
             memcpy(s + i, "1e30", 4);
         }
@@ -68,7 +70,7 @@ static alloy_status parse_row(ay_load *ld, const char *text, json_t **out) {
     return ay_json_parse(ld->cx, ld->what, text, strlen(text), out);
 }
 
-/* ---- vocabulary and model -------------------------------------------------------------------------------------------------- */
+/* ---- vocabulary and model ------------------------------------------------------------------------------------------ */
 
 static alloy_status bpe_from_tokenizer(ay_load *ld, const json_t *model, const ay_family *f, ay_model **out) {
     ay_bpe_options o = {0};
@@ -125,12 +127,13 @@ static alloy_status open_tokenizer_json(opening *op) {
     AY_TRY(ay_json_str_or(op->cx, ld.what, model, "type", json_is_array(json_object_get(model, "vocab")) ? "Unigram" : "BPE",
                           &type));
     if (op->family && strcmp(op->family->model, type) != 0)
-        return ay_fail(op->cx, ALLOY_E_MISMATCH, "%s: a %.40s model, but a %s has a %s model", ld.what, type, op->family->name,
-                       op->family->model);
+        return ay_fail(op->cx, ALLOY_E_MISMATCH, "%s: a %.40s model, but a %s has a %s model", ld.what, type,
+                       op->family->name, op->family->model);
     if (op->family && op->family->charsmap) AY_TRY(charsmap_from_tokenizer(op, &ld));
     if (strcmp(type, "BPE") == 0) return bpe_from_tokenizer(&ld, model, op->family, &op->t->model);
     if (strcmp(type, "Unigram") == 0) return unigram_from_tokenizer(&ld, model, op->family, &op->t->model);
-    return ay_fail(op->cx, ALLOY_E_UNSUPPORTED, "%s: a model of type \"%.60s\"; BPE and Unigram are known here", ld.what, type);
+    return ay_fail(op->cx, ALLOY_E_UNSUPPORTED, "%s: a model of type \"%.60s\"; BPE and Unigram are known here", ld.what,
+                   type);
 }
 
 typedef struct piece_sink { opening *op; ay_load *ld; ay_unigram *u; } piece_sink;
@@ -166,10 +169,11 @@ static alloy_status open_spiece(opening *op) {
     ay_spiece_info info;
     AY_TRY(ay_spiece_read(&ld, f->data, f->size, &(ay_spiece_hooks){take_piece, &sink}, &info));
     if (info.model_type != 1)
-        return ay_fail(op->cx, ALLOY_E_UNSUPPORTED, "%s: a sentencepiece model of type %d; 1 (unigram) was expected", f->name,
-                       info.model_type);
+        return ay_fail(op->cx, ALLOY_E_UNSUPPORTED, "%s: a sentencepiece model of type %d; 1 (unigram) was expected",
+                       f->name, info.model_type);
     int64_t extra;
-    AY_TRY(ay_json_int_or(op->cx, op->file[AY_TF_CONFIG].name, op->config, "extra_ids", 0, 1000, op->family->extra_ids, &extra));
+    AY_TRY(ay_json_int_or(op->cx, op->file[AY_TF_CONFIG].name, op->config, "extra_ids", 0, 1000, op->family->extra_ids,
+                          &extra));
     for (int64_t i = extra - 1; i >= 0; i--) {
         char name[32];
         int n = snprintf(name, sizeof name, "<extra_id_%d>", (int)i);
@@ -187,15 +191,15 @@ static alloy_status open_vocab_and_merges(opening *op) {
         return ay_fail(op->cx, ALLOY_E_IO, "%s: there is a vocab.json without a merges.txt; both are needed", op->dir);
     if (!op->family) op->family = ay_family_by_probe("BPE", op->vocab);
     if (!op->family || strcmp(op->family->model, "BPE") != 0)
-        return ay_fail(op->cx, ALLOY_E_UNSUPPORTED, "%s: which kind of tokenizer this vocabulary belongs to cannot be told; a "
-                       "tokenizer_config.json with its tokenizer_class or a tokenizer.json is needed", ld.what);
+        return ay_fail(op->cx, ALLOY_E_UNSUPPORTED, "%s: which kind of tokenizer this vocabulary belongs to cannot be "
+                       "told; a tokenizer_config.json with its tokenizer_class or a tokenizer.json is needed", ld.what);
     ay_bpe_options o = {.unk = op->family->unk_in_model ? op->family->unk : NULL, .suffix = op->family->suffix};
     const char *unk = json_string_value(json_object_get(op->config, "unk_token"));
     if (o.unk && unk) o.unk = unk;
     return ay_bpe_new(&ld, op->vocab, merges->name, merges->data, merges->size, NULL, &o, &op->t->model);
 }
 
-/* ---- pipeline --------------------------------------------------------------------------------------------------------------- */
+/* ---- pipeline ------------------------------------------------------------------------------------------------------ */
 
 static alloy_status row_pipeline(opening *op) {
     ay_load ld = load_of(op, AY_TF_CONFIG);
@@ -259,8 +263,8 @@ static alloy_status side(opening *op, const char *key, bool *left) {
     AY_TRY(ay_json_str_or(op->cx, op->file[AY_TF_CONFIG].name, op->config, key, "right", &s));
     *left = strcmp(s, "left") == 0;
     if (*left || strcmp(s, "right") == 0) return ALLOY_OK;
-    return ay_fail(op->cx, ALLOY_E_MISMATCH, "%s: \"%s\" is \"%.40s\"; left or right was expected", op->file[AY_TF_CONFIG].name,
-                   key, s);
+    return ay_fail(op->cx, ALLOY_E_MISMATCH, "%s: \"%s\" is \"%.40s\"; left or right was expected",
+                   op->file[AY_TF_CONFIG].name, key, s);
 }
 
 static alloy_status finish(opening *op, const ay_special *sp) {
@@ -304,8 +308,8 @@ static alloy_status open_all(opening *op) {
     else if (there(op, AY_TF_SPIECE)) AY_TRY(open_spiece(op));
     else if (there(op, AY_TF_VOCAB)) AY_TRY(open_vocab_and_merges(op));
     else
-        return ay_fail(op->cx, ALLOY_E_IO, "%s: no tokenizer here; tokenizer.json, spiece.model or vocab.json with merges.txt "
-                       "was expected", op->dir);
+        return ay_fail(op->cx, ALLOY_E_IO, "%s: no tokenizer here; tokenizer.json, spiece.model or vocab.json with "
+                       "merges.txt was expected", op->dir);
     AY_TRY(pipeline(op));
     ay_load ld = load_of(op, AY_TF_CONFIG);
     ay_special_sources src = {op->family, op->config, op->special, op->added, op->tokenizer, op->spiece, op->n_spiece};
@@ -316,7 +320,8 @@ static alloy_status open_all(opening *op) {
     return st;
 }
 
-alloy_status ay_tokenizer_open_files(ay_ctx *cx, const char *dir, const ay_token_file file[AY_TF_COUNT], ay_tokenizer **out) {
+alloy_status ay_tokenizer_open_files(ay_ctx *cx, const char *dir, const ay_token_file file[AY_TF_COUNT],
+                                     ay_tokenizer **out) {
     *out = NULL;
     ay_tokenizer *t = calloc(1, sizeof *t);
     if (!t || !(t->arena = ay_arena_new())) {

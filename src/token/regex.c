@@ -42,8 +42,8 @@ alloy_status ay_regex_new(ay_load *ld, const char *pattern, ay_regex **out) {
         if (error == PCRE2_ERROR_HEAP_FAILED) return ay_nomem(ld->cx);
         PCRE2_UCHAR why[128] = "";
         pcre2_get_error_message(error, why, sizeof why);
-        return ay_fail(ld->cx, ALLOY_E_UNSUPPORTED, "%s: the regular expression %.80s cannot be used: %s (at %zu)", ld->what,
-                       pattern, (const char *)why, at);
+        return ay_fail(ld->cx, ALLOY_E_UNSUPPORTED, "%s: the regular expression %.80s cannot be used: %s (at %zu)",
+                       ld->what, pattern, (const char *)why, at);
     }
     uint32_t empty = 0;
     pcre2_pattern_info(re->code, PCRE2_INFO_MATCHEMPTY, &empty);
@@ -59,12 +59,13 @@ alloy_status ay_regex_new(ay_load *ld, const char *pattern, ay_regex **out) {
 }
 
 alloy_status ay_regex_parts(ay_ctx *cx, const ay_regex *re, const char *s, size_t n, ay_part_fn part, void *user) {
+    if (n == 0) return ALLOY_OK;
     ay_scratch copy = {0};
-    const char *text = ay_known_letters(s, n, &copy);
+    const char *text = ay_known_kinds(s, n, &copy);
     pcre2_match_data *found = text ? pcre2_match_data_create(1, NULL) : NULL; /* groups are of no interest */
     alloy_status st = found ? ALLOY_OK : ay_nomem(cx);
     size_t at = 0;
-    bool more = n > 0;
+    bool more = true;
     while (st == ALLOY_OK && more && at < n) {
         int rc = pcre2_match(re->code, (PCRE2_SPTR)text, n, at, PCRE2_NO_UTF_CHECK, found, re->limits);
         if (rc == PCRE2_ERROR_NOMATCH) break;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * Which tokens are added to a tokenizer, and with which properties: the sum of tokenizer_config.json, special_tokens_map.json,
- * added_tokens.json, tokenizer.json and the family's defaults, joined in the order in which transformers 5 joins them
- * (tokenization_utils_base.py, _from_pretrained; tokenization_utils_tokenizers.py, __init__). The order decides: CLIP's
- * "<|startoftext|>" ends up normalized and "<|endoftext|>" not, and SDXL's "!" is a special token because it pads.
+ * Which tokens are added to a tokenizer, and with which properties: the sum of tokenizer_config.json,
+ * special_tokens_map.json, added_tokens.json, tokenizer.json and the family's defaults, joined in the order in which
+ * transformers 5 joins them (tokenization_utils_base.py, _from_pretrained; tokenization_utils_tokenizers.py, __init__). The
+ * order decides: CLIP's "<|startoftext|>" ends up normalized and "<|endoftext|>" not, and SDXL's "!" is a special token
+ * because it pads.
  */
 #include "token/special.h"
 
@@ -101,7 +102,7 @@ static alloy_status from_tokenizer(ay_load *ld, const json_t *list, decoder *d) 
     return ALLOY_OK;
 }
 
-/* ---- the named ones and the extra ones --------------------------------------------------------------------------------- */
+/* ---- the named ones and the extra ones ----------------------------------------------------------------------------- */
 
 static alloy_status extra_add(ay_load *ld, ay_special *sp, const ay_added *token) {
     if (sp->n_extra == sp->cap_extra) {
@@ -159,15 +160,6 @@ static alloy_status other_named(ay_load *ld, ay_special *sp, const json_t *confi
     return ALLOY_OK;
 }
 
-/* Where a named token is one of the decoder's, it has that one's properties. */
-static void settle(ay_added *token, const decoder *d) {
-    for (size_t i = d->n; i-- > 0 && token->text;)
-        if (strcmp(d->v[i].token.text, token->text) == 0) {
-            *token = d->v[i].token;
-            return;
-        }
-}
-
 static alloy_status collect(ay_load *ld, const ay_special_sources *src, ay_special *sp, decoder *d) {
     const ay_family *f = src->family;
     const char *dflt[AY_NAMED] = {f ? f->bos : NULL, f ? f->eos : NULL, f ? f->unk : NULL, NULL, f ? f->pad : NULL};
@@ -181,13 +173,12 @@ static alloy_status collect(ay_load *ld, const ay_special_sources *src, ay_speci
         AY_TRY(from_tokenizer(ld, json_object_get(src->tokenizer, "added_tokens"), d));
     }
     if (d->failed) return ay_nomem(ld->cx);
-    for (int i = 0; i < AY_NAMED; i++) settle(&sp->named[i], d);
     if (sp->n_extra == 0)
         for (size_t i = 0; i < src->n_spiece; i++) AY_TRY(extra_add(ld, sp, &src->spiece[i]));
     return other_named(ld, sp, src->config);
 }
 
-/* ---- adding -------------------------------------------------------------------------------------------------------------- */
+/* ---- adding -------------------------------------------------------------------------------------------------------- */
 
 static alloy_status add_new(ay_load *ld, ay_tokenizer *t, const ay_added *token, int known, bool named) {
     if (!token->text || token->n == 0) return ALLOY_OK;

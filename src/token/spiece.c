@@ -9,7 +9,8 @@
 #include <string.h>
 
 typedef struct wire { const uint8_t *p, *end; } wire;
-typedef struct field { uint32_t number; int type; uint64_t value; wire bytes; } field; /* type: 0 varint 1 fixed64 2 bytes 5 fixed32 */
+/* type: 0 a varint, 1 eight bytes, 2 counted bytes, 5 four bytes */
+typedef struct field { uint32_t number; int type; uint64_t value; wire bytes; } field;
 
 enum { MODEL_PIECES = 1, MODEL_TRAINER = 2, MODEL_NORMALIZER = 3 };
 enum { PIECE_TEXT = 1, PIECE_SCORE = 2, PIECE_TYPE = 3 };
@@ -90,7 +91,8 @@ alloy_status ay_spiece_read(ay_load *ld, const void *bytes, size_t n, const ay_s
                 }
     }
     if (bad)
-        return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: not a sentencepiece model: its protobuf ends or breaks at byte %td of %zu",
+        return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: not a sentencepiece model: its protobuf ends or breaks at byte %td of "
+                                               "%zu",
                        ld->what, n ? w.p - (const uint8_t *)bytes : 0, n);
     return ALLOY_OK;
 }

@@ -42,7 +42,7 @@ void ay_pieces_add(ay_pieces *p, const char *s, size_t n, int32_t id, bool first
 
 static alloy_status done(ay_ctx *cx, const ay_pieces *out) { return out->failed ? ay_nomem(cx) : ALLOY_OK; }
 
-/* ---- splitting by matches ------------------------------------------------------------------------------------------------ */
+/* ---- splitting by matches ------------------------------------------------------------------------------------------ */
 
 /* Stretches that match and those between, on their way to pieces: [begin, end) is held back until its end is known. */
 typedef struct splitting {
@@ -109,7 +109,7 @@ static void char_parts(const char *s, size_t n, bool (*is)(int32_t), ay_part_fn 
     if (begin < n) part(user, begin, n, false);
 }
 
-/* ---- what they do ------------------------------------------------------------------------------------------------------ */
+/* ---- what they do -------------------------------------------------------------------------------------------------- */
 
 static alloy_status run_split(ay_ctx *cx, const ay_pretok *step, const char *s, size_t n, bool first, ay_pieces *out) {
     splitting sp = {.s = s, .out = out, .behavior = step->behavior, .invert = step->invert, .first = first};
@@ -189,7 +189,7 @@ static alloy_status run_bytes(ay_ctx *cx, const ay_pretok *step, const char *s, 
     return st == ALLOY_OK ? done(cx, out) : st;
 }
 
-/* ---- how they are read --------------------------------------------------------------------------------------------------- */
+/* ---- how they are read --------------------------------------------------------------------------------------------- */
 
 static alloy_status parse_split(ay_load *ld, const json_t *v, ay_pretok *step) {
     static const struct { const char *name; ay_behavior behavior; } names[] = {
@@ -222,16 +222,19 @@ static alloy_status parse_metaspace(ay_load *ld, const json_t *v, ay_pretok *ste
     size_t n = strlen(s), at = 0;
     if (n) ay_utf8_next(s, n, &at);
     if (n == 0 || at != n)
-        return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: Metaspace's replacement is \"%.20s\"; one character was expected", ld->what, s);
+        return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: Metaspace's replacement is \"%.20s\"; one character was expected",
+                       ld->what, s);
     memcpy(step->mark, s, n);
     AY_TRY(ay_json_str_or(ld->cx, ld->what, v, "prepend_scheme", "always", &s));
     step->prepend = strcmp(s, "never") == 0 ? 0 : strcmp(s, "first") == 0 ? 1 : strcmp(s, "always") == 0 ? 2 : -1;
     if (step->prepend < 0)
-        return ay_fail(ld->cx, ALLOY_E_UNSUPPORTED, "%s: Metaspace's prepend_scheme is \"%.60s\"; never, first or always was "
-                       "expected", ld->what, s);
+        return ay_fail(ld->cx, ALLOY_E_UNSUPPORTED, "%s: Metaspace's prepend_scheme is \"%.60s\"; never, first or always "
+                       "was expected", ld->what, s);
     bool add;
     AY_TRY(ay_json_bool_or(ld->cx, ld->what, v, "add_prefix_space", true, &add));
-    if (!add) step->prepend = 0;
+    if (!add && step->prepend)
+        return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: Metaspace's add_prefix_space is false, but its prepend_scheme is not "
+                       "never", ld->what);
     return ay_json_bool_or(ld->cx, ld->what, v, "split", true, &step->split);
 }
 
@@ -240,7 +243,8 @@ static alloy_status parse_bytes(ay_load *ld, const json_t *v, ay_pretok *step) {
     AY_TRY(ay_json_bool_or(ld->cx, ld->what, v, "add_prefix_space", true, &step->prefix_space));
     AY_TRY(ay_json_bool_or(ld->cx, ld->what, v, "use_regex", true, &use_regex));
     if (!use_regex) return ALLOY_OK;
-    return ay_regex_new(ld, "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+", &step->regex);
+    return ay_regex_new(ld, "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
+                        &step->regex);
 }
 
 static alloy_status parse_digits(ay_load *ld, const json_t *v, ay_pretok *step) {
@@ -264,8 +268,8 @@ static alloy_status parse_one(ay_load *ld, const json_t *v, ay_pretoks *out, int
     if (strcmp(type, "Sequence") == 0) {
         const json_t *list = json_object_get(v, "pretokenizers");
         if (!json_is_array(list) || depth > 4)
-            return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: a pre_tokenizer Sequence without a list of \"pretokenizers\", or one "
-                           "nested too deep", ld->what);
+            return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: a pre_tokenizer Sequence without a list of \"pretokenizers\", or "
+                           "one nested too deep", ld->what);
         for (size_t i = 0; i < json_array_size(list); i++) AY_TRY(parse_one(ld, json_array_get(list, i), out, depth + 1));
         return ALLOY_OK;
     }

@@ -10,7 +10,8 @@
 static alloy_status put(ay_load *ld, ay_tokenizer *t, bool after, int64_t id) {
     int *n = after ? &t->n_after : &t->n_before;
     if (*n == AY_MAX_TEMPLATE)
-        return ay_fail(ld->cx, ALLOY_E_UNSUPPORTED, "%s: more than %d special tokens around a text", ld->what, AY_MAX_TEMPLATE);
+        return ay_fail(ld->cx, ALLOY_E_UNSUPPORTED, "%s: more than %d special tokens around a text", ld->what,
+                       AY_MAX_TEMPLATE);
     (after ? t->after : t->before)[(*n)++] = (int32_t)id;
     return ALLOY_OK;
 }
@@ -36,10 +37,11 @@ static alloy_status parse_template(ay_load *ld, const json_t *v, ay_tokenizer *t
         const char *which = json_string_value(json_object_get(sequence, "id"));
         if (special) AY_TRY(put_special(ld, t, v, special, after));
         else if (which && strcmp(which, "A") == 0 && !after) after = true;
-        else return ay_fail(ld->cx, ALLOY_E_UNSUPPORTED, "%s: item %zu of the template \"single\" is not a special token and not "
-                            "the one text", ld->what, i);
+        else return ay_fail(ld->cx, ALLOY_E_UNSUPPORTED, "%s: item %zu of the template \"single\" is not a special token "
+                            "and not the one text", ld->what, i);
     }
-    if (!after) return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: the template \"single\" is not a list with a text in it", ld->what);
+    if (!after) return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: the template \"single\" is not a list with a text in it",
+                               ld->what);
     return ALLOY_OK;
 }
 

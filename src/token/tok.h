@@ -26,11 +26,11 @@ typedef enum ay_form { AY_NFC, AY_NFD, AY_NFKC, AY_NFKD } ay_form;
 bool ay_normal_form(ay_form form, const char *s, size_t n, ay_buf *out); /* false: out of memory */
 void ay_lowercase(const char *s, size_t n, ay_buf *out);
 size_t ay_grapheme_end(const char *s, size_t n, size_t at); /* extended grapheme cluster that starts at `at` */
-/** A copy of `s` of the same length in which letters and numbers that a regular expression library may not know yet
- *  stand as ones it knows; `s` itself when there are none. NULL: out of memory. */
-const char *ay_known_letters(const char *s, size_t n, ay_scratch *copy);
+/** A copy of `s` of the same length in which characters that a regular expression library may not know yet stand as ones of
+ *  their kind that it knows; `s` itself when there are none. NULL: out of memory. */
+const char *ay_known_kinds(const char *s, size_t n, ay_scratch *copy);
 
-/* ---- tables of strings ---------------------------------------------------------------------------------------------- */
+/* ---- tables of strings --------------------------------------------------------------------------------------------- */
 /** String to id, open addressing over an arena. The last id given to a string counts. */
 typedef struct ay_vocab {
     ay_arena *arena;
@@ -60,7 +60,7 @@ static inline uint32_t ay_trie_step(const ay_trie *t, uint32_t node, uint8_t byt
     }
 }
 
-/* ---- regular expressions and charsmaps ------------------------------------------------------------------------------ */
+/* ---- regular expressions and charsmaps ----------------------------------------------------------------------------- */
 /** Where things come from while a tokenizer is opened. `what` names the file in sentences. */
 typedef struct ay_load { ay_ctx *cx; const char *what; ay_arena *arena; } ay_load;
 
@@ -76,7 +76,7 @@ alloy_status ay_charsmap_new(ay_load *ld, const void *bytes, size_t n, ay_charsm
 alloy_status ay_charsmap_base64(ay_load *ld, const char *text, size_t n, ay_charsmap **out);
 alloy_status ay_charsmap_run(ay_ctx *cx, const ay_charsmap *map, const char *s, size_t n, ay_buf *out);
 
-/* ---- steps ----------------------------------------------------------------------------------------------------------- */
+/* ---- steps --------------------------------------------------------------------------------------------------------- */
 enum { AY_MAX_STEPS = 32, AY_MAX_TEMPLATE = 16, AY_MAX_TOKEN_BYTES = 4096 };
 
 typedef struct ay_norm {
@@ -120,7 +120,7 @@ alloy_status ay_pretoks_parse(ay_load *ld, const json_t *v, ay_pretoks *out);
 /** Rewrites *pieces; `spare` is working memory. */
 alloy_status ay_pretoks_run(ay_ctx *cx, const ay_pretoks *steps, ay_pieces *pieces, ay_pieces *spare);
 
-/* ---- models ------------------------------------------------------------------------------------------------------------ */
+/* ---- models -------------------------------------------------------------------------------------------------------- */
 typedef struct ay_ids { int32_t *v; size_t n, cap; bool failed; } ay_ids;
 void ay_ids_add(ay_ids *ids, int32_t id);
 
@@ -161,7 +161,7 @@ typedef struct ay_spiece_info {
 } ay_spiece_info;
 alloy_status ay_spiece_read(ay_load *ld, const void *bytes, size_t n, const ay_spiece_hooks *hooks, ay_spiece_info *out);
 
-/* ---- added tokens (added.c) ---------------------------------------------------------------------------------------------- */
+/* ---- added tokens (added.c) ---------------------------------------------------------------------------------------- */
 typedef struct ay_added {
     const char *text;
     size_t n;
@@ -183,7 +183,7 @@ int32_t ay_added_find(const ay_added_set *set, const ay_model *m, const char *te
 /** Cuts s at the tokens of one trie; what is between is added with id -1. `base`: s begins where the whole text begins. */
 void ay_added_split(const ay_added_set *set, const ay_trie *trie, const char *s, size_t n, bool base, ay_pieces *out);
 
-/* ---- the whole ------------------------------------------------------------------------------------------------------------ */
+/* ---- the whole ----------------------------------------------------------------------------------------------------- */
 struct ay_tokenizer {
     ay_arena *arena;
     ay_norms norms;

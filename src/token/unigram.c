@@ -97,7 +97,7 @@ static int32_t unigram_find(const ay_model *model, const char *s, size_t n) {
     return ay_trie_find(&((const ay_unigram *)model)->trie, s, n);
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------ */
+/* ---- reading ------------------------------------------------------------------------------------------------------- */
 
 ay_unigram *ay_unigram_begin(ay_load *ld) {
     ay_unigram *u = ay_alloc(ld->arena, sizeof *u);
@@ -110,8 +110,8 @@ ay_unigram *ay_unigram_begin(ay_load *ld) {
 
 alloy_status ay_unigram_piece(ay_load *ld, ay_unigram *u, const char *s, size_t n, double score) {
     if (n > AY_MAX_TOKEN_BYTES || u->base.size == MAX_PIECES)
-        return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: piece %d has %zu bytes; at most %d pieces of at most %d bytes are taken",
-                       ld->what, u->base.size, n, MAX_PIECES, AY_MAX_TOKEN_BYTES);
+        return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: piece %d has %zu bytes; at most %d pieces of at most %d bytes are "
+                       "taken", ld->what, u->base.size, n, MAX_PIECES, AY_MAX_TOKEN_BYTES);
     if (!isfinite(score) || ay_utf8_check(s, n) >= 0)
         return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: piece %d is not text with a finite score", ld->what, u->base.size);
     if (u->base.size == u->cap) {
@@ -131,7 +131,8 @@ alloy_status ay_unigram_piece(ay_load *ld, ay_unigram *u, const char *s, size_t 
 
 alloy_status ay_unigram_json(ay_load *ld, ay_unigram *u, const json_t *vocab) {
     if (!json_is_array(vocab))
-        return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: the vocabulary of a Unigram model is not a list of [piece, score]", ld->what);
+        return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: the vocabulary of a Unigram model is not a list of [piece, score]",
+                       ld->what);
     for (size_t i = 0; i < json_array_size(vocab); i++) {
         const json_t *v = json_array_get(vocab, i), *s = json_array_get(v, 0), *score = json_array_get(v, 1);
         if (json_array_size(v) != 2 || !json_is_string(s) || !json_is_number(score))
@@ -145,8 +146,8 @@ alloy_status ay_unigram_end(ay_load *ld, ay_unigram *u, int64_t unk_id, bool byt
     *out = NULL;
     if (!u->trie.nodes) return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: the vocabulary is empty", ld->what);
     if (unk_id >= u->base.size)
-        return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: the unknown token's id is %lld, but the vocabulary has %d pieces", ld->what,
-                       (long long)unk_id, u->base.size);
+        return ay_fail(ld->cx, ALLOY_E_FORMAT, "%s: the unknown token's id is %lld, but the vocabulary has %d pieces",
+                       ld->what, (long long)unk_id, u->base.size);
     u->unk = unk_id < 0 ? -1 : (int32_t)unk_id;
     u->unk_score = u->min_score - 10.0;
     u->base.top = u->base.size - 1;

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Golden token ids, from Hugging Face's transformers and tokenizers, and the small tokenizers that the tests run everywhere.
 
-    python tests/reference/tokens.py train                      # tests/data/tokenizers/*: trained on the text below
+    python tests/reference/tokens.py train [clip qwen t5 mixed] # tests/data/tokenizers/*: trained on the text below
+    python tests/reference/tokens.py unicode                    # tests/golden/unicode.bin
+    python tests/reference/tokens.py cases                      # tests/golden/token_cases.json
     python tests/reference/tokens.py golden [FOLDER]            # tests/golden/tokens_*.bin; FOLDER holds clip, t5, qwen2.5
 
 A golden file is "AYTG", then uint64: the hash of all strings; for each string the hash of its ids; for every eighth string
@@ -12,9 +14,9 @@ import json
 import os
 import re
 import struct
+import shutil
 import sys
 import tempfile
-import shutil
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DATA = os.path.join(HERE, "..", "data", "tokenizers")
@@ -241,7 +243,14 @@ def train_t5():
             bos_id=-1, normalization_rule_tsv=f"{d}/rules.tsv", character_coverage=1.0, minloglevel=2, num_threads=1,
             user_defined_symbols=["<mark>"], hard_vocab_limit=False)
         os.makedirs(os.path.join(DATA, "spiece"), exist_ok=True)
-        shutil.copy(f"{d}/spiece.model", os.path.join(DATA, "spiece", "spiece.model"))
+        from transformers.convert_slow_tokenizer import import_protobuf
+        model = import_protobuf().ModelProto()
+        model.ParseFromString(open(f"{d}/spiece.model", "rb").read())
+        for field in ("input", "model_prefix"):  # names of files that are gone
+            model.trainer_spec.ClearField(field)
+        model.normalizer_spec.ClearField("normalization_rule_tsv")
+        with open(os.path.join(DATA, "spiece", "spiece.model"), "wb") as f:
+            f.write(model.SerializeToString())
     write("spiece", "tokenizer_config.json", {"tokenizer_class": "T5Tokenizer", "model_max_length": 512, "extra_ids": 100})
     tk = T5Tokenizer.from_pretrained(os.path.join(DATA, "spiece"))
     pipe = json.loads(tk.backend_tokenizer.to_str())
@@ -254,6 +263,54 @@ def train_t5():
         write(folder, "tokenizer.json", json.dumps(file, ensure_ascii=False) + "\n")
     write("t5", "tokenizer_config.json", {"tokenizer_class": "T5TokenizerFast", "eos_token": "</s>", "pad_token": "<pad>",
                                           "unk_token": "<unk>", "extra_ids": 100, "model_max_length": 512})
+
+
+def train_mixed():
+    """Everything else that a tokenizer.json may say here: no model has these pipelines, every part has some model."""
+    with open(os.path.join(DATA, "bpe_file", "tokenizer.json"), encoding="utf-8") as f:
+        bpe = json.load(f)
+    with open(os.path.join(DATA, "t5", "tokenizer.json"), encoding="utf-8") as f:
+        uni = json.load(f)
+    n = len(bpe["model"]["vocab"])
+    flags = [("<mask>", dict(lstrip=True)), ("<end>", dict(rstrip=True)), ("fox", dict(single_word=True)),
+             ("<both>", dict(lstrip=True, rstrip=True)), ("Zürich", dict(normalized=True)), ("!", dict(normalized=True, rstrip=True)),
+             ("!!", dict()), ("the", dict()), ("th", dict()), (" mars", dict(lstrip=True)), ("</s>", dict(lstrip=True, special=True)),
+             ("a", dict(single_word=True)), ("ﬁ", dict(normalized=True)), ("<|endoftext|>", dict(special=True))]
+    bpe["added_tokens"] = [{"id": n + i, "content": c, "normalized": False, "special": False, **SPECIAL, **k}
+                           for i, (c, k) in enumerate(flags)]
+    bpe["normalizer"] = {"type": "Sequence", "normalizers": [
+        {"type": "Nmt"}, {"type": "NFKD"}, {"type": "Strip", "strip_left": True, "strip_right": False},
+        {"type": "Sequence", "normalizers": [{"type": "Replace", "pattern": {"String": "\u0301"}, "content": "'"},
+                                             {"type": "Replace", "pattern": {"Regex": "(?i)o(?=[a-m])|e{2,3}"}, "content": "0"}]},
+        {"type": "Lowercase"}, {"type": "NFKC"}, {"type": "Prepend", "prepend": "~ "}]}
+    bpe["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
+        {"type": "Digits", "individual_digits": False},
+        {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False},
+        {"type": "Split", "pattern": {"Regex": "[.!?]"}, "behavior": "MergedWithNext", "invert": False},
+        {"type": "Split", "pattern": {"Regex": "\\p{P}"}, "behavior": "Isolated", "invert": False},
+        {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}]}
+    bpe["post_processor"] = {"type": "Sequence", "processors": [
+        {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True},
+        {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "B", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                                                  {"SpecialToken": {"id": "E", "type_id": 0}}],
+         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+         "special_tokens": {"B": {"id": "B", "ids": [5, 6], "tokens": ["a", "b"]}, "E": {"id": "E", "ids": [7], "tokens": ["c"]}}}]}
+    used = {c for m in bpe["model"]["merges"] for c in m}
+    for token in sorted(c for c in bpe["model"]["vocab"] if len(c) == 1 and c not in used and c != "!")[::3]:  # unknown, fused
+        bpe["model"]["vocab"]["gone" + token] = bpe["model"]["vocab"].pop(token)
+    bpe["model"].update(unk_token="!", fuse_unk=True, ignore_merges=True)
+    bpe["model"]["vocab"]["Ġphotograph"] = n + 100
+    write("mixed_bpe", "tokenizer.json", bpe)
+    uni["normalizer"] = {"type": "Sequence", "normalizers": [uni["normalizer"]["normalizers"][0], {"type": "NFC"},
+                                                             {"type": "Strip", "strip_left": True, "strip_right": True}]}
+    uni["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
+        {"type": "Digits", "individual_digits": True},
+        {"type": "Split", "pattern": {"Regex": "[^ ]*a[^ ]*"}, "behavior": "Removed", "invert": True},
+        {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": False}]}
+    uni["post_processor"] = {"type": "BertProcessing", "sep": ["</s>", 1], "cls": ["<pad>", 0]}
+    uni["model"]["vocab"] += [[f"<0x{b:02X}>", -20.0] for b in range(256)]
+    uni["model"]["byte_fallback"] = True
+    write("mixed_unigram", "tokenizer.json", json.dumps(uni, ensure_ascii=False) + "\n")
 
 
 # ---- golden ---------------------------------------------------------------------------------------------------------------
@@ -293,7 +350,7 @@ def main_golden(folder):
     from_file = lambda d: PreTrainedTokenizerFast(tokenizer_file=os.path.join(d, "tokenizer.json"))
     small = {"clip": CLIPTokenizer.from_pretrained, "clip_pad": CLIPTokenizer.from_pretrained, "t5": T5TokenizerFast.from_pretrained,
              "spiece": T5TokenizerFast.from_pretrained, "qwen": AutoTokenizer.from_pretrained, "unigram_file": from_file,
-             "bpe_file": from_file}
+             "bpe_file": from_file, "mixed_bpe": from_file, "mixed_unigram": from_file}
     for name, load in small.items():
         golden("small_" + name, load(os.path.join(DATA, name)), strings, 2048, hashes[2048])
     if folder:
@@ -303,23 +360,97 @@ def main_golden(folder):
             golden(name, load(os.path.join(folder, sub)), strings, STRINGS, hashes[STRINGS])
 
 
+def unigram_file(vocab, **extra):
+    return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None, "pre_tokenizer": None,
+            "post_processor": None, "decoder": None, "model": {"type": "Unigram", "unk_id": 0, "vocab": vocab, "byte_fallback": False},
+            **extra}
+
+
+def cases():
+    """(class, folder to start from, {file: what stands in it instead}, texts, arguments of the call)"""
+    read = lambda *name: json.load(open(os.path.join(DATA, *name), encoding="utf-8"))
+    clip, qwen, t5 = (read(d, "tokenizer_config.json") for d in ("clip", "qwen", "t5"))
+    cut, config, texts = dict(max_length=6, truncation=True), "tokenizer_config.json", ["a fox in the snow, the old lighthouse", "a", ""]
+    im_end = {**qwen["added_tokens_decoder"], "854": {**qwen["added_tokens_decoder"]["854"], "lstrip": True, "special": False}}
+    few = {"vocab.json": {"a": 0, "b": 1, "ab": 2, "Ġthe": 3, "Ġ": 4}, "merges.txt": "a b\n", "tokenizer.json": None}
+    yield "Qwen2Tokenizer", "qwen", {**few, config: {"add_bos_token": True, "bos_token": "<b>", "add_eos_token": True}}, ["ab a", ""], {}
+    yield "Qwen2Tokenizer", "qwen", {**few, config: {"add_bos_token": True, "add_eos_token": True}}, ["ab a"], {}
+    yield "Qwen2Tokenizer", "qwen", {**few, config: {"bos_token": "<b>"}}, ["ab<|endoftext|>"], {}
+    yield "Qwen2Tokenizer", "qwen", {**few, config: {}}, ["ab<|endoftext|>"], {}
+    yield "Qwen2Tokenizer", "qwen", {config: {**qwen, "added_tokens_decoder": im_end}}, ["a  <|im_end|> b <tool_call>"], {}
+    yield "CLIPTokenizer", "clip", {config: None, "special_tokens_map.json": None}, ["A fox <|endoftext|>!"], {}
+    yield "CLIPTokenizer", "clip", {config: None}, ["A fox <|STARTOFTEXT|>! <|EndOfText|> x <|endoftext|>"], {}
+    yield "CLIPTokenizer", "clip", {"special_tokens_map.json": None}, ["<|StartOfText|>a<|endoftext|>"], {}
+    yield "CLIPTokenizer", "clip", {config: {**clip, "split_special_tokens": True}}, ["a <|endoftext|> b <|startoftext|>"], {}
+    eos = {"__type": "AddedToken", "content": "<|endoftext|>", **SPECIAL, "normalized": True}
+    yield "CLIPTokenizer", "clip", {config: {**clip, "eos_token": eos, "unk_token": eos, "pad_token": eos, "split_special_tokens": True},
+                                    "special_tokens_map.json": None}, ["a <|endoftext|> b"], {}
+    for side in ("padding_side", "truncation_side"):
+        yield "CLIPTokenizer", "clip", {config: {**clip, side: "left"}}, texts, dict(padding="max_length", **cut)
+        yield "T5TokenizerFast", "t5", {config: {**t5, side: "left"}}, texts, dict(padding="max_length", **cut)
+    yield "CLIPTokenizer", "clip", {}, texts, dict(cut, add_special_tokens=False)
+    yield "CLIPTokenizer", "clip", {}, texts, dict(max_length=2, truncation=True)
+    yield "T5TokenizerFast", "t5", {}, texts, dict(max_length=1, truncation=True)
+    yield "CLIPTokenizer", "clip", {"added_tokens.json": {"<new>": 1062, "snow": 1063}}, ["a <new>SNOW<NEW>snow"], {}
+    yield "CLIPTokenizer", "clip", {"special_tokens_map.json": {"additional_special_tokens": ["fox", "<x>"]}}, ["a fox <X><x>"], {}
+    yield "CLIPTokenizer", "clip", {config: {**clip, "image_token": "<im>", "model_max_length": 10 ** 30}}, ["a <im> <IM>"], {}
+    yield "CLIPTokenizer", "clip", {config: {**clip, "extra_special_tokens": {"x_token": "<x>"}, "mask_token": "<m>"}}, ["a <x><m>"], {}
+    yield "CLIPTokenizer", "clip", {config: {**clip, "pad_token": {"__type": "AddedToken", "content": "<p>", **SPECIAL, "rstrip": True,
+                                                                   "normalized": False}}}, ["a <p>  b"], dict(padding="max_length", **cut)
+    yield "T5TokenizerFast", "spiece", {config: None}, ["a <mark> fox</s> <extra_id_7>."], {}
+    yield "T5TokenizerFast", "t5", {}, ["x\u00aa\u1acfb \u00aa\u0301 \u00aa\u0897 e\u0301\u0301", "\uff41\u0308\r\nu\u0308"], {}
+    yield "file", "mixed_bpe", {}, ["<end>  \t <mask>x<both> <both>", "  <mask>", "a<end> ", " mars mars</s>  </s>", "fox foxes afox fox"], {}
+    vocab = [["<unk>", -3.0], ["pq", -0.5], ["st", -0.5], ["p", -8.0], ["qrs", -8.0], ["t", -2.5]]
+    yield "file", None, {"tokenizer.json": unigram_file(vocab)}, ["pqrst", "rr", "prt"], {}
+    yield "file", None, {"tokenizer.json": unigram_file([["<unk>", 200.0], ["Z<unk>", -1.0], ["a", -1.0]])}, ["aZ<unk>a", "ZZ<unk>"], {}
+    same = [["<unk>", 0.0], ["a", -1.0], ["aa", -2.0], ["aaa", -3.0], ["a", -1.5], ["b", -2.0], ["ab", -3.5]]
+    yield "file", None, {"tokenizer.json": unigram_file(same)}, ["aaaaaaa", "aabab", "ba"], {}
+
+
+def main_cases():
+    """tests/golden/token_cases.json: small matters, each with the files it changes."""
+    import transformers
+    transformers.utils.logging.set_verbosity_error()
+    out = []
+    for name, folder, files, texts, call in cases():
+        with tempfile.TemporaryDirectory() as d:
+            if folder:
+                shutil.copytree(os.path.join(DATA, folder), d, dirs_exist_ok=True)
+            for file, value in files.items():
+                path = os.path.join(d, file)
+                if value is None:
+                    os.path.exists(path) and os.remove(path)
+                else:
+                    open(path, "w", encoding="utf-8").write(value if isinstance(value, str) else json.dumps(value))
+            if name == "file":
+                tk = transformers.PreTrainedTokenizerFast(tokenizer_file=os.path.join(d, "tokenizer.json"))
+            else:
+                tk = getattr(transformers, name).from_pretrained(d)
+            for text in texts:
+                e = tk(text, **call)
+                out.append({"folder": folder, "files": {k: v if v is None or isinstance(v, str) else json.dumps(v) for k, v in files.items()},
+                            "text": text, "special": call.get("add_special_tokens", True), "pad": "padding" in call,
+                            "max_length": call.get("max_length", 2 ** 31 - 1), "ids": e["input_ids"], "mask": e["attention_mask"]})
+    with open(os.path.join(GOLDEN, "token_cases.json"), "w", encoding="utf-8") as f:
+        f.write("[\n" + ",\n".join(json.dumps(c) for c in out) + "\n]\n")
+
+
 def main_unicode():
-    """tests/golden/unicode.bin: for each 1024 code points one hash of their normal forms, lower case, kind and charsmap-free
-    grapheme use, as Hugging Face's tokenizers see them."""
+    """tests/golden/unicode.bin: for each 1024 code points one hash of their normal forms, lower case
+    and kinds, as Hugging Face's tokenizers see them."""
     from tokenizers import Regex, normalizers as N, pre_tokenizers as P
-    forms = [N.NFC(), N.NFD(), N.NFKC(), N.NFKD(), N.Lowercase()]
-    kinds = [P.Split(Regex(r), "removed") for r in (r"\p{L}", r"\p{N}", r"\s")] + [P.WhitespaceSplit()]
+    steps = [N.NFC(), N.NFD(), N.NFKC(), N.NFKD(), N.Lowercase()]
+    kinds = [N.Replace(Regex(r), "") for r in (r"\p{L}+", r"\p{N}+", r"\s+", r"\p{Lu}+", r"\p{Ll}+", r"\p{M}+", r"\p{P}+", r"\p{S}+")]
     out = []
     for base in range(0, 0x110000, 0x400):
+        chars = [chr(c) for c in range(base, base + 0x400) if not 0xD800 <= c < 0xE000]
         h = FNV
-        for c in range(base, base + 0x400):
-            if 0xD800 <= c < 0xE000:
-                continue
-            s = chr(c)
-            for text in (s, "a\u0301" + s + "\u0323"):
-                for f in forms:
-                    h = fnv(h, f.normalize_str(text).encode() + b"\xff")
-            h = fnv(h, bytes(int(k.pre_tokenize_str(s) == []) for k in kinds))
+        for text in ("".join(c + "\n" for c in chars), "".join("a\u0301" + c + "\u0323\n" for c in chars)):
+            for step in steps:
+                h = fnv(h, step.normalize_str(text).encode())
+        for kind in kinds:
+            h = fnv(h, kind.normalize_str("".join(chars)).encode())
+        h = fnv(h, "".join(t for t, _ in P.WhitespaceSplit().pre_tokenize_str("".join(chars))).encode())
         out.append(struct.pack("<Q", h))
     with open(os.path.join(GOLDEN, "unicode.bin"), "wb") as f:
         f.write(b"".join(out))
@@ -327,9 +458,13 @@ def main_unicode():
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["train"]:
-        train_clip(), train_qwen(), train_t5()
+        for make in (train_clip, train_qwen, train_t5, train_mixed):
+            if not sys.argv[2:] or make.__name__.removeprefix("train_") in sys.argv[2:]:
+                make()
     elif sys.argv[1:2] == ["golden"]:
         main_golden(sys.argv[2] if len(sys.argv) > 2 else None)
+    elif sys.argv[1:2] == ["cases"]:
+        main_cases()
     elif sys.argv[1:2] == ["unicode"]:
         main_unicode()
     else:

@@ -19,7 +19,7 @@
 
 typedef struct row { const char *golden, *dir; int strings, vocab, pad, length; bool alone; } row;
 
-/* vocab, pad (-1: none) and length (0: not said) as transformers says them; alone: tokenizer.json without its configuration */
+/* vocab, pad (-1: none), length (0: not said) as transformers says them; alone: tokenizer.json without its configuration */
 static const row small_rows[] = {
     {"small_clip", DATA "clip", 2048, 1062, 1061, 77, false},
     {"small_clip_pad", DATA "clip_pad", 2048, 1062, 0, 77, false},
@@ -28,6 +28,8 @@ static const row small_rows[] = {
     {"small_t5", DATA "t5", 2048, 364, 0, 512, false},
     {"small_spiece", DATA "spiece", 2048, 364, 0, 512, false},
     {"small_unigram_file", DATA "unigram_file", 2048, 364, -1, 0, false},
+    {"small_mixed_bpe", DATA "mixed_bpe", 2048, 953, -1, 0, false},
+    {"small_mixed_unigram", DATA "mixed_unigram", 2048, 620, -1, 0, false},
 };
 static const row real_rows[] = {
     {"clip", REAL "clip", TOKEN_STRINGS, 49408, 49407, 8192, false},
@@ -77,7 +79,8 @@ static void check_row(const row *r) {
             int32_t *ids, *mask;
             int count;
             ay_encode_options o = {true, pad ? 77 : INT32_MAX, pad};
-            if (ay_tokenizer_encode(cx, t, s, n, &o, &ids, &mask, &count) != ALLOY_OK) fail_msg("string %d: %s", i, ay_error_text(cx));
+            if (ay_tokenizer_encode(cx, t, s, n, &o, &ids, &mask, &count) != ALLOY_OK) fail_msg("string %d: %s", i,
+                                                                                                ay_error_text(cx));
             int32_t k = count;
             uint64_t h = token_hash(token_hash(TOKEN_HASH, &k, 4), ids, 4 * (size_t)count), w;
             if (pad) h = token_hash(token_hash(h, &k, 4), mask, 4 * (size_t)count);
@@ -94,7 +97,8 @@ static void check_row(const row *r) {
         }
     }
     if (text_hash != all) fail_msg("the generators made different strings: golden data and test do not belong together");
-    if (wrong) fail_msg("%s: %d of %d strings have other ids than Hugging Face gives; the first is number %d", r->golden, wrong, r->strings, first);
+    if (wrong) fail_msg("%s: %d of %d strings have other ids than Hugging Face gives; the first is number %d", r->golden,
+                        wrong, r->strings, first);
     token_strings_close(ts);
     ay_tokenizer_close(&t);
     ay_buf_free(&gold);
