@@ -128,7 +128,9 @@ static void fold_node(ay_rewrite *r, ay_val v) {
     ay_val to = ay_rewrite_copy(r, v);
     if (to == AY_NO_VALUE || n->op != AY_OP_RESHAPE) return;
     const ay_node *from = &r->g->nodes[r->g->nodes[to].in[0]];
-    if (from->op == AY_OP_RESHAPE) r->g->nodes[to].in[0] = from->in[0];
+    if (from->op != AY_OP_RESHAPE) return;
+    if (ay_type_equal(ay_type_of(r->g, from->in[0]), &n->type)) r->map[v] = from->in[0]; /* there and back */
+    else r->g->nodes[to].in[0] = from->in[0];
 }
 
 alloy_status ay_pass_fold(ay_graph *g, void *arg) {

@@ -195,6 +195,16 @@ static ay_val not_rms_count(ay_graph *g, ay_val x) {
     return ay_mul(g, x, ay_unary(g, AY_OP_RSQRT, ay_adds(g, m, 1e-3)));
 }
 
+static ay_val not_rms_other(ay_graph *g, ay_val x) { /* the root of another tensor's mean */
+    ay_val y = ay_unary(g, AY_OP_TANH, x);
+    return ay_mul(g, x, ay_unary(g, AY_OP_RSQRT, ay_adds(g, mean_div(g, ay_mul(g, y, y)), 1e-3)));
+}
+
+static ay_val not_layer_other(ay_graph *g, ay_val x) { /* variance about another mean */
+    ay_val d = ay_sub(g, x, mean_div(g, x)), e = ay_sub(g, x, mean_div(g, ay_unary(g, AY_OP_TANH, x)));
+    return ay_mul(g, d, ay_unary(g, AY_OP_RSQRT, ay_adds(g, mean_div(g, ay_mul(g, e, e)), 1e-3)));
+}
+
 static ay_val not_gelu(ay_graph *g, ay_val x) {
     return ay_muls(g, ay_mul(g, x, ay_adds(g, ay_unary(g, AY_OP_ERF, ay_muls(g, x, 0.72)), 1)), 0.5);
 }
@@ -229,17 +239,30 @@ static ay_val not_sdpa_axis(ay_graph *g, ay_val x) {
 
 static const struct { ay_val (*build)(ay_graph *g, ay_val x); ay_op op; bool found; double tol;
 } forms[] = {
-    {rms_div_sqrt, AY_OP_RMS_NORM, true, 2e-6},  {rms_pow_half, AY_OP_RMS_NORM, true, 2e-6},
-    {rms_casts, AY_OP_RMS_NORM, true, 2e-3},     {layer_twice, AY_OP_LAYER_NORM, true, 5e-6},
-    {group_view5, AY_OP_GROUP_NORM, true, 5e-6}, {sdpa_product, AY_OP_SDPA, true, 2e-6},
-    {sdpa_both, AY_OP_SDPA, true, 2e-6},         {rope_stack, AY_OP_ROPE, true, 2e-6},
-    {rope_halves, AY_OP_ROPE, true, 2e-6},       {gelu_last_half, AY_OP_GELU, true, 2e-6},
-    {gelu_tanh_pow, AY_OP_GELU, true, 2e-6},     {gelu_quick, AY_OP_GELU, true, 2e-6},
-    {silu_plain, AY_OP_SILU, true, 2e-6},        {linear_1n, AY_OP_LINEAR, true, 2e-6},
-    {not_rms_axis, AY_OP_RMS_NORM, false, 2e-6}, {not_rms_count, AY_OP_RMS_NORM, false, 2e-6},
-    {not_gelu, AY_OP_GELU, false, 2e-6},         {not_rope_sign, AY_OP_ROPE, false, 2e-6},
-    {not_rope_other, AY_OP_ROPE, false, 2e-6},   {not_silu, AY_OP_SILU, false, 2e-6},
-    {not_group, AY_OP_GROUP_NORM, false, 2e-6},  {not_sdpa_axis, AY_OP_SDPA, false, 2e-6},
+    {rms_div_sqrt, AY_OP_RMS_NORM, true, 2e-6},
+    {rms_pow_half, AY_OP_RMS_NORM, true, 2e-6},
+    {rms_casts, AY_OP_RMS_NORM, true, 2e-3},
+    {layer_twice, AY_OP_LAYER_NORM, true, 5e-6},
+    {group_view5, AY_OP_GROUP_NORM, true, 5e-6},
+    {sdpa_product, AY_OP_SDPA, true, 2e-6},
+    {sdpa_both, AY_OP_SDPA, true, 2e-6},
+    {rope_stack, AY_OP_ROPE, true, 2e-6},
+    {rope_halves, AY_OP_ROPE, true, 2e-6},
+    {gelu_last_half, AY_OP_GELU, true, 2e-6},
+    {gelu_tanh_pow, AY_OP_GELU, true, 2e-6},
+    {gelu_quick, AY_OP_GELU, true, 2e-6},
+    {silu_plain, AY_OP_SILU, true, 2e-6},
+    {linear_1n, AY_OP_LINEAR, true, 2e-6},
+    {not_rms_axis, AY_OP_RMS_NORM, false, 2e-6},
+    {not_rms_count, AY_OP_RMS_NORM, false, 2e-6},
+    {not_gelu, AY_OP_GELU, false, 2e-6},
+    {not_rms_other, AY_OP_RMS_NORM, false, 2e-6},
+    {not_layer_other, AY_OP_LAYER_NORM, false, 2e-6},
+    {not_rope_sign, AY_OP_ROPE, false, 2e-6},
+    {not_rope_other, AY_OP_ROPE, false, 2e-6},
+    {not_silu, AY_OP_SILU, false, 2e-6},
+    {not_group, AY_OP_GROUP_NORM, false, 2e-6},
+    {not_sdpa_axis, AY_OP_SDPA, false, 2e-6},
 };
 
 static void test_forms(void **state) {

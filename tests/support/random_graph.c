@@ -249,8 +249,17 @@ static void add_node(maker *m) {
     ay_val in[5], x = pick(m);
     ay_attr attr;
     ay_type want;
+    bool twin = draw(m, 6) == 0; /* an earlier node's op on the same inputs: what merging must tell apart */
+    const ay_node *from = &m->g->nodes[x];
+    int n_in = from->n_in;
+    twin = twin && n_in > 0 && n_in <= 5;
+    if (twin) {
+        op = from->op;
+        memcpy(in, from->in, (size_t)n_in * sizeof *in);
+        x = in[0];
+    }
     if (m->smooth && rough(op)) return;
-    int n_in = draw_inputs(m, op, x, in);
+    if (!twin) n_in = draw_inputs(m, op, x, in);
     if (m->g->status || n_in < 1) return;
     draw_attr(m, op, ay_type_of(m->g, x)->rank, &attr);
     draw_want(m, op, ay_type_of(m->g, x), &want);
@@ -292,7 +301,8 @@ bool random_graph_make(ay_ctx *cx, const uint8_t *bytes, size_t n, bool smooth, 
     add_input(&m, out, AY_BOOL);
     while (!done(&m)) add_node(&m);
     for (int i = 0; i < 3 && i < m.g->n_nodes && !m.g->status; i++) {
-        ay_val v = m.g->n_nodes - 1 - i;
+        ay_val v = m.g->n_nodes - 1 - i * (1 + (int)(n % 3));
+        if (v < 0) break;
         out->out[i] = (ay_tensor){names[i], m.g->nodes[v].type, NULL};
         out->n_out++;
         ay_set_output(m.g, names[i], v);
