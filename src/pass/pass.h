@@ -28,8 +28,8 @@ alloy_status ay_pass_lower(ay_graph *g, void *arg);
 alloy_status ay_pass_raise(ay_graph *g, void *arg);
 
 /** Types a float32 graph for half precision. Every float value becomes float16 except where a rule keeps float32; ops that
- *  only move elements (reshape, slice, concat ...) and comparisons follow their input unless a rule names them; casts are put
- *  at the borders and shared; PARAMs follow their consumers (a param used by both sides is stored float16 and cast), and
+ *  only move elements (reshape, slice, concat ...) and comparisons follow their input unless a rule names them; casts are
+ *  put at the borders and shared; PARAMs follow their consumers (a param used by both sides is stored float16 and cast), and
  *  bound float32 bytes are converted into the graph's arena, so type first and bind afterwards where weights are large.
  *  A rule matches nodes by op (AY_OP_COUNT: any) and by scope pattern ('*' any run of characters). First match wins. */
 typedef struct ay_precision_rule {
