@@ -173,13 +173,16 @@ static alloy_status compile(ay_ctx *cx, ay_component *c, const ay_graph *g, cons
     return ALLOY_OK;
 }
 
-alloy_status ay_component_open_package(ay_ctx *cx, const char *path, const char *function, const ay_exec_options *o, ay_component **out) {
+alloy_status ay_component_open_package(ay_ctx *cx, const char *path, const char *function, const ay_tensor *known, int n_known,
+                                       const ay_exec_options *o, ay_component **out) {
     *out = NULL;
     ay_component *c = calloc(1, sizeof *c);
     if (!c) return ay_nomem(cx);
     ay_graph *g = NULL;
     alloy_status st = ay_package_open(cx, path, &c->package);
     if (st == ALLOY_OK) st = ay_package_graph(c->package, function, &g);
+    /* a shape that hangs on an input's numbers is static once they are given */
+    if (st == ALLOY_E_UNSUPPORTED && n_known) st = ay_package_graph_known(c->package, function, known, n_known, &g);
     if (st == ALLOY_OK) st = compile(cx, c, g, o);
     ay_graph_free(g);
     if (st != ALLOY_OK) {
@@ -230,7 +233,7 @@ alloy_status ay_component_open(ay_ctx *cx, const ay_model *m, const char *packag
     if (memcmp(sizes, &part->sizes, sizeof *sizes) != 0) return ay_component_rebuild(cx, m, package, sizes, o, out);
     ay_arena *a = ay_arena_new();
     char *path = a ? ay_sprintf(a, "%s/%s.mlpackage", m->dir, package) : NULL;
-    alloy_status st = path ? ay_component_open_package(cx, path, NULL, o, out) : ay_nomem(cx);
+    alloy_status st = path ? ay_component_open_package(cx, path, NULL, NULL, 0, o, out) : ay_nomem(cx);
     ay_arena_free(a);
     return st;
 }

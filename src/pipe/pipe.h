@@ -99,8 +99,9 @@ alloy_status ay_component_open(ay_ctx *cx, const ay_model *m, const char *packag
 /** The second way in any case: the model's graph for `sizes`, the package's weights. */
 alloy_status ay_component_rebuild(ay_ctx *cx, const ay_model *m, const char *package, const ay_sizes *sizes, const ay_exec_options *o,
                                   ay_component **out);
-/** Any .mlpackage by path, one function. */
-alloy_status ay_component_open_package(ay_ctx *cx, const char *path, const char *function, const ay_exec_options *o, ay_component **out);
+/** Any .mlpackage by path, one function. `known`: inputs by name, for programs in which shapes hang on their numbers. */
+alloy_status ay_component_open_package(ay_ctx *cx, const char *path, const char *function, const ay_tensor *known, int n_known,
+                                       const ay_exec_options *o, ay_component **out);
 void ay_component_close(ay_component **c);
 alloy_status ay_component_run(ay_ctx *cx, ay_component *c, const ay_tensor *in, int n_in, ay_tensor *out, int n_out);
 /** Outputs of the program, in order: names and types (data NULL). */

@@ -8,42 +8,47 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Outputs that safetensors cannot hold as they are (none today) would be widened here; bool and int stay. */
-static alloy_status run_component(ay_ctx *cx, ay_component *c, const char *in_path, const char *out_path) {
-    ay_safetensors *s = NULL;
-    AY_TRY(ay_st_open(cx, in_path, &s));
+static alloy_status run_component(ay_ctx *cx, ay_component *c, const char *in_path, const ay_tensor *in, int n_in, const char *out_path) {
     int n_out;
     const ay_tensor *types = ay_component_outputs(c, &n_out);
     ay_arena *a = ay_arena_new();
-    ay_tensor *in = a ? ay_alloc(a, (size_t)(s->n + 1) * sizeof *in) : NULL, *out = a ? ay_alloc(a, (size_t)(n_out + 1) * sizeof *out) : NULL;
-    alloy_status st = in && out ? ALLOY_OK : ay_nomem(cx);
-    for (int i = 0; i < s->n && st == ALLOY_OK; i++) {
-        in[i] = (ay_tensor){s->tensors[i].name, s->tensors[i].type, (void *)ay_st_data(s, &s->tensors[i])};
-    }
+    ay_tensor *out = a ? ay_alloc(a, (size_t)(n_out + 1) * sizeof *out) : NULL;
+    alloy_status st = out ? ALLOY_OK : ay_nomem(cx);
     for (int i = 0; i < n_out && st == ALLOY_OK; i++) {
         out[i] = types[i];
         out[i].data = ay_alloc(a, ay_dtype_bytes(out[i].type.dtype, ay_type_count(&out[i].type)));
         if (!out[i].data) st = ay_nomem(cx);
     }
     if (st == ALLOY_OK) {
-        st = ay_component_run(cx, c, in, s->n, out, n_out);
+        st = ay_component_run(cx, c, in, n_in, out, n_out);
         if (st == ALLOY_E_MISMATCH || st == ALLOY_E_USAGE) ay_fail_prefix(cx, "%s: ", in_path);
     }
     if (st == ALLOY_OK) st = ay_st_write(cx, out_path, out, n_out, NULL);
     ay_arena_free(a);
-    ay_st_close(&s);
     return st;
 }
 
-alloy_status ay_predict(ay_ctx *cx, const char *package, const char *in, const char *out, const alloy_predict_options *o) {
+static alloy_status predict(ay_ctx *cx, const char *package, const ay_safetensors *s, const char *out, const alloy_predict_options *o) {
     ay_exec_options exec = {0};
     ay_component *c = NULL;
     AY_TRY(ay_check_compute_units(cx, o->compute_units));
     AY_TRY(ay_check_emulate(cx, o->emulate, &exec.emulate_f16));
-    AY_TRY(ay_component_open_package(cx, package, o->function, &exec, &c));
-    alloy_status st = run_component(cx, c, in, out);
+    ay_tensor *in = calloc((size_t)s->n + 1, sizeof *in);
+    if (!in) return ay_nomem(cx);
+    for (int i = 0; i < s->n; i++) in[i] = (ay_tensor){s->tensors[i].name, s->tensors[i].type, (void *)ay_st_data(s, &s->tensors[i])};
+    alloy_status st = ay_component_open_package(cx, package, o->function, in, s->n, &exec, &c);
+    if (st == ALLOY_OK) st = run_component(cx, c, s->path, in, s->n, out);
     if (st == ALLOY_OK && o->overflows) *o->overflows = ay_component_overflows(c);
     ay_component_close(&c);
+    free(in);
+    return st;
+}
+
+alloy_status ay_predict(ay_ctx *cx, const char *package, const char *in, const char *out, const alloy_predict_options *o) {
+    ay_safetensors *s = NULL;
+    AY_TRY(ay_st_open(cx, in, &s));
+    alloy_status st = predict(cx, package, s, out, o);
+    ay_st_close(&s);
     return st;
 }
 
