@@ -22,14 +22,14 @@
 #include <arm_neon.h>
 #endif
 
-typedef void (*sgemm_fn)(int order, int ta, int tb, int m, int n, int k, float alpha, const float *a, int lda, const float *b, int ldb,
-                         float beta, float *c, int ldc);
+typedef void (*sgemm_fn)(int order, int ta, int tb, int m, int n, int k, float alpha, const float *a, int lda,
+                         const float *b, int ldb, float beta, float *c, int ldc);
 
 typedef struct bench {
     ay_exec ex;
     int threads, pairs;
-    clockid_t clock; /* the wall's, or with --cpu-time this process's own: steadier on a shared machine, one thread only */
-    double seconds; /* least time of one measurement */
+    clockid_t clock;   /* the wall's, or with --cpu-time this process's own: steadier on a shared machine, one thread only */
+    double seconds;    /* least time of one measurement */
     double peak, copy; /* GFLOP/s, GB/s of all threads */
     const char *only;
     sgemm_fn sgemm;
@@ -52,7 +52,7 @@ static void *pages(size_t bytes) {
     return p;
 }
 
-/* ---- timing: a thing is a function of (bench, argument) --------------------------------------------------------------- */
+/* ---- timing: a thing is a function of (bench, argument) ----------------------------------------------------------- */
 
 typedef void (*work_fn)(bench *b, void *arg);
 
@@ -83,7 +83,7 @@ static double timed(bench *b, work_fn fn, void *arg) {
     return median(t, b->pairs);
 }
 
-/* ---- multiply-adds that never leave the registers: how many were done ------------------------------------------------- */
+/* ---- multiply-adds that never leave the registers: how many were done --------------------------------------------- */
 
 #if defined(__x86_64__)
 __attribute__((target("avx512f"))) static double fma_avx512(int64_t rounds) {
@@ -134,14 +134,19 @@ static double fma_loop(ay_isa isa, int64_t rounds) {
     return fma_c(rounds);
 }
 
-/* ---- ceilings ------------------------------------------------------------------------------------------------------------ */
+/* ---- ceilings ----------------------------------------------------------------------------------------------------- */
 
 enum { PEAK_ROUNDS = 1000 };
 static void peak_tile(void *arg, int64_t tile, int thread) { fma_loop(((bench *)arg)->ex.isa, PEAK_ROUNDS); }
 static void peak_run(bench *b, void *arg) { ay_parallel(b->ex.pool, b->threads * 8, peak_tile, b, NULL); }
-static double peak_now(bench *b) { return 2e-9 * fma_loop(b->ex.isa, PEAK_ROUNDS) * b->threads * 8 / once(b, peak_run, NULL); }
+static double peak_now(bench *b) {
+    return 2e-9 * fma_loop(b->ex.isa, PEAK_ROUNDS) * b->threads * 8 / once(b, peak_run, NULL);
+}
 
-typedef struct span { char *from, *to; size_t each; } span;
+typedef struct span {
+    char *from, *to;
+    size_t each;
+} span;
 static void copy_tile(void *arg, int64_t tile, int thread) {
     span *s = arg;
     memcpy(s->to + (size_t)tile * s->each, s->from + (size_t)tile * s->each, s->each);
@@ -149,7 +154,8 @@ static void copy_tile(void *arg, int64_t tile, int thread) {
 static void copy_run(bench *b, void *arg) { ay_parallel(b->ex.pool, b->threads * 8, copy_tile, arg, NULL); }
 
 static void ceilings(bench *b) {
-    span s = {(char *)b->room, (char *)(b->room + b->room_floats / 2), b->room_floats * 2 / (size_t)(b->threads * 8) / 64 * 64};
+    span s = {(char *)b->room, (char *)(b->room + b->room_floats / 2),
+              b->room_floats * 2 / (size_t)(b->threads * 8) / 64 * 64};
     b->peak = peak_now(b);
     b->copy = 2e-9 * (double)s.each * b->threads * 8 / timed(b, copy_run, &s);
     printf("ceilings, %d threads, level %s: %.0f GFLOP/s in registers, %.1f GB/s copying (read + written)\n", b->threads,
@@ -174,7 +180,7 @@ static void share(bench *b, work_fn fn, void *arg, double gflop) {
     printf("  %9.3f ms %7.1f GFLOP/s %4.0f %% of FMA", s * 1e3, gflop / s, 100 * median(part, b->pairs));
 }
 
-/* ---- matrix products ------------------------------------------------------------------------------------------------------- */
+/* ---- matrix products ---------------------------------------------------------------------------------------------- */
 
 static void gemm_run(bench *b, void *arg) { ay_gemm_run(&b->ex, arg); }
 static void blas_run(bench *b, void *arg) {
@@ -184,7 +190,8 @@ static void blas_run(bench *b, void *arg) {
 
 static void gemm_row(bench *b, int64_t m, int64_t n, int64_t k, ay_dtype t) {
     float *a = b->room, *w = a + m * k, *c = w + n * k;
-    ay_weight weight = {.store = AY_STORE_PLAIN, .rank = 2, .dim = {n, k}, .value_dtype = t, .data_dtype = t, .data = w + n * k / 2};
+    ay_weight weight = {
+        .store = AY_STORE_PLAIN, .rank = 2, .dim = {n, k}, .value_dtype = t, .data_dtype = t, .data = w + n * k / 2};
     if (!ay_dtype_is_float(t)) { /* blocks of 64 along k, or for uint4 a palette */
         weight.store = t == AY_U4 ? AY_STORE_LUT : AY_STORE_BLOCK;
         weight.scale_dtype = weight.lut_dtype = AY_F16;
@@ -206,17 +213,18 @@ static void gemm_row(bench *b, int64_t m, int64_t n, int64_t k, ay_dtype t) {
         peak[i] = flops / ours[i] / peak[i];
     }
     double bytes = 1e-9 * (double)ay_dtype_bytes(t, n * k), s = median(ours, b->pairs);
-    printf("  %5lld x %5lld x %5lld  %-8s %9.3f ms %7.1f GFLOP/s %4.0f %% of FMA", (long long)m, (long long)n, (long long)k, ay_dtype_name(t), s * 1e3,
-           flops / s, 100 * median(peak, b->pairs));
+    printf("  %5lld x %5lld x %5lld  %-8s %9.3f ms %7.1f GFLOP/s %4.0f %% of FMA", (long long)m, (long long)n, (long long)k,
+           ay_dtype_name(t), s * 1e3, flops / s, 100 * median(peak, b->pairs));
     if (m <= 16) printf("  weight read at %.1f GB/s", bytes / s);
-    if (b->sgemm) printf("  %.2f x OpenBLAS float32 (%.1f GFLOP/s)", median(ratio, b->pairs), flops / median(theirs, b->pairs));
+    if (b->sgemm)
+        printf("  %.2f x OpenBLAS float32 (%.1f GFLOP/s)", median(ratio, b->pairs), flops / median(theirs, b->pairs));
     printf("\n");
     fflush(stdout);
 }
 
 static void bench_gemm(bench *b, bool quick) {
-    static const int64_t shapes[][3] = {{256, 3072, 3072}, {1024, 768, 768}, {1536, 3072, 3072}, {512, 4096, 4096}, {77, 768, 3072}, {1536, 12288, 3072},
-                                        {1536, 3072, 15360}, {4608, 3072, 3072}};
+    static const int64_t shapes[][3] = {{256, 3072, 3072}, {1024, 768, 768},    {1536, 3072, 3072},  {512, 4096, 4096},
+                                        {77, 768, 3072},   {1536, 12288, 3072}, {1536, 3072, 15360}, {4608, 3072, 3072}};
     printf("products [m, k] x [n, k] transposed: m x n x k\n");
     for (int i = 0; i < (quick ? 3 : 8); i++) gemm_row(b, shapes[i][0], shapes[i][1], shapes[i][2], AY_F16);
     gemm_row(b, 1536, 3072, 3072, AY_F32);
@@ -229,13 +237,22 @@ static void bench_gemm(bench *b, bool quick) {
     gemm_row(b, 16, 3072, 3072, AY_F16);
 }
 
-/* ---- attention ----------------------------------------------------------------------------------------------------------------- */
+/* ---- attention ---------------------------------------------------------------------------------------------------- */
 
 static void attn_run(bench *b, void *arg) { ay_attn_run(&b->ex, arg); }
 
 static void attn_row(bench *b, int64_t l, int64_t heads, int64_t d) {
     int64_t n = l * heads * d;
-    ay_attn a = {.batch = 1, .heads = heads, .lq = l, .lk = l, .d = d, .dv = d, .q = b->room, .k = b->room + n, .v = b->room + 2 * n, .o = b->room + 3 * n,
+    ay_attn a = {.batch = 1,
+                 .heads = heads,
+                 .lq = l,
+                 .lk = l,
+                 .d = d,
+                 .dv = d,
+                 .q = b->room,
+                 .k = b->room + n,
+                 .v = b->room + 2 * n,
+                 .o = b->room + 3 * n,
                  .scale = 0.1f};
     int64_t *strides[] = {a.qs, a.ks, a.vs, a.os};
     for (int i = 0; i < 4; i++) strides[i][0] = n, strides[i][1] = d, strides[i][2] = heads * d;
@@ -254,19 +271,35 @@ static void bench_attn(bench *b, bool quick) {
     if (!quick) attn_row(b, 4608, 24, 128);
 }
 
-/* ---- convolution ------------------------------------------------------------------------------------------------------------------- */
+/* ---- convolution -------------------------------------------------------------------------------------------------- */
 
 static void conv_run(bench *b, void *arg) { ay_conv_run(&b->ex, arg); }
 
 static void conv_row(bench *b, int64_t c, int64_t o, int64_t side, int64_t kernel, int64_t stride) {
     int64_t out = side / stride, k = c * kernel * kernel;
-    ay_weight w = {.store = AY_STORE_PLAIN, .rank = 2, .dim = {o, k}, .value_dtype = AY_F16, .data_dtype = AY_F16, .data = b->room + c * side * side};
-    ay_conv a = {.n = 1, .c = c, .o = o, .groups = 1, .in = {1, side, side}, .out = {1, out, out}, .kernel = {1, kernel, kernel}, .stride = {1, stride, stride},
-                 .dilation = {1, 1, 1}, .before = {0, kernel / 2, kernel / 2}, .x = b->room, .w = &w, .y = b->room + c * side * side + o * k};
+    ay_weight w = {.store = AY_STORE_PLAIN,
+                   .rank = 2,
+                   .dim = {o, k},
+                   .value_dtype = AY_F16,
+                   .data_dtype = AY_F16,
+                   .data = b->room + c * side * side};
+    ay_conv a = {.n = 1,
+                 .c = c,
+                 .o = o,
+                 .groups = 1,
+                 .in = {1, side, side},
+                 .out = {1, out, out},
+                 .kernel = {1, kernel, kernel},
+                 .stride = {1, stride, stride},
+                 .dilation = {1, 1, 1},
+                 .before = {0, kernel / 2, kernel / 2},
+                 .x = b->room,
+                 .w = &w,
+                 .y = b->room + c * side * side + o * k};
     need_scratch(b, ay_conv_scratch(b->ex.isa, b->threads, &a));
     share(b, conv_run, &a, 2e-9 * (double)o * (double)k * (double)out * (double)out);
-    printf("  %lld -> %lld at %lld x %lld, %lld x %lld, stride %lld\n", (long long)c, (long long)o, (long long)side, (long long)side, (long long)kernel,
-           (long long)kernel, (long long)stride);
+    printf("  %lld -> %lld at %lld x %lld, %lld x %lld, stride %lld\n", (long long)c, (long long)o, (long long)side,
+           (long long)side, (long long)kernel, (long long)kernel, (long long)stride);
     fflush(stdout);
 }
 
@@ -284,11 +317,37 @@ static void bench_conv(bench *b, bool quick) {
     conv_row(b, 16, 512, 64, 3, 1);
 }
 
-/* ---- what memory limits ------------------------------------------------------------------------------------------------------------------ */
+/* ---- what memory limits ------------------------------------------------------------------------------------------- */
 
-enum { V_ADD, V_SILU, V_GELU, V_EXP, V_ROW_ADD, V_LAYER_NORM, V_GROUP_NORM, V_SOFTMAX, V_ROPE, V_HEADS, V_TURN, V_ROUND, V_SIN, V_KINDS };
-static const char *const vec_names[] = {"add", "silu", "gelu (tanh)", "exp", "add a row to rows", "layer norm, modulated", "group norm + silu", "softmax",
-                                        "rope", "[L, H, D] to [H, L, D]", "[C, P] to [P, C]", "round to half", "sin"};
+enum {
+    V_ADD,
+    V_SILU,
+    V_GELU,
+    V_EXP,
+    V_ROW_ADD,
+    V_LAYER_NORM,
+    V_GROUP_NORM,
+    V_SOFTMAX,
+    V_ROPE,
+    V_HEADS,
+    V_TURN,
+    V_ROUND,
+    V_SIN,
+    V_KINDS
+};
+static const char *const vec_names[] = {"add",
+                                        "silu",
+                                        "gelu (tanh)",
+                                        "exp",
+                                        "add a row to rows",
+                                        "layer norm, modulated",
+                                        "group norm + silu",
+                                        "softmax",
+                                        "rope",
+                                        "[L, H, D] to [H, L, D]",
+                                        "[C, P] to [P, C]",
+                                        "round to half",
+                                        "sin"};
 enum { ROWS = 2048, WIDTH = 3072 };
 
 typedef struct vec {
@@ -299,10 +358,28 @@ static void vec_run(bench *b, void *arg) {
     int64_t n = (int64_t)ROWS * WIDTH, over = 0;
     float *x = b->room, *y = x + n, *out = y + n, *row = out + n;
     ay_elt_args e = {.op = AY_ELT_ADD, .rank = 2, .dim = {ROWS, WIDTH}, .x = x, .xs = {WIDTH, 1}, .out = out};
-    ay_norm norm = {.rows = ROWS, .d = WIDTH, .x = x, .y = out, .scale = row, .shift = row + WIDTH, .rows_per_mod = ROWS, .mod_plus_one = true, .eps = 1e-6};
-    ay_group_norm_args g = {.n = 1, .c = 512, .s = n / 512, .groups = 32, .x = x, .w = row, .b = row, .y = out, .eps = 1e-6, .act = AY_ACT_SILU};
-    ay_rope_args r = {.rank = 3, .dim = {ROWS, 24, 128}, .x = x, .cos = y, .sin = y + ROWS * 128, .xs = {WIDTH, 128, 1}, .cs = {128, 0, 1}, .interleaved = true, .out = out};
-    ay_copy_args heads = {.rank = 3, .dim = {24, ROWS, 128}, .x = x, .xs = {128, WIDTH, 1}, .y = out, .ys = {ROWS * 128, 128, 1}, .size = 4};
+    ay_norm norm = {.rows = ROWS,
+                    .d = WIDTH,
+                    .x = x,
+                    .y = out,
+                    .scale = row,
+                    .shift = row + WIDTH,
+                    .rows_per_mod = ROWS,
+                    .mod_plus_one = true,
+                    .eps = 1e-6};
+    ay_group_norm_args g = {
+        .n = 1, .c = 512, .s = n / 512, .groups = 32, .x = x, .w = row, .b = row, .y = out, .eps = 1e-6, .act = AY_ACT_SILU};
+    ay_rope_args r = {.rank = 3,
+                      .dim = {ROWS, 24, 128},
+                      .x = x,
+                      .cos = y,
+                      .sin = y + ROWS * 128,
+                      .xs = {WIDTH, 128, 1},
+                      .cs = {128, 0, 1},
+                      .interleaved = true,
+                      .out = out};
+    ay_copy_args heads = {
+        .rank = 3, .dim = {24, ROWS, 128}, .x = x, .xs = {128, WIDTH, 1}, .y = out, .ys = {ROWS * 128, 128, 1}, .size = 4};
     ay_copy_args turn = {.rank = 2, .dim = {WIDTH, ROWS}, .x = x, .xs = {1, WIDTH}, .y = out, .ys = {ROWS, 1}, .size = 4};
     switch (((vec *)arg)->kind) {
     case V_ADD: e.y = y, e.ys[0] = WIDTH, e.ys[1] = 1, ay_elt_run(&b->ex, &e); break;
@@ -334,11 +411,12 @@ static void bench_vec(bench *b) {
             part[i] = once(b, copy_run, &s) * bytes / (double)(2 * s.each * (size_t)(b->threads * 8)) / ours[i];
         }
         double t = median(ours, b->pairs);
-        printf("  %9.3f ms %7.2f GB/s %4.0f %% of copying  %s\n", t * 1e3, bytes / t * 1e-9, 100 * median(part, b->pairs), vec_names[kind]);
+        printf("  %9.3f ms %7.2f GB/s %4.0f %% of copying  %s\n", t * 1e3, bytes / t * 1e-9, 100 * median(part, b->pairs),
+               vec_names[kind]);
     }
 }
 
-/* ---- set-up ------------------------------------------------------------------------------------------------------------------ */
+/* ---- set-up ------------------------------------------------------------------------------------------------------- */
 
 /** What OpenBLAS makes of this processor by itself, in a process of its own since it decides while being loaded. */
 static void blas_left_alone(bench *b) {
@@ -355,7 +433,8 @@ static void blas_left_alone(bench *b) {
     if (lib) *(void **)&b->sgemm = dlsym(lib, "cblas_sgemm"), *(void **)&core = dlsym(lib, "openblas_get_corename");
     if (b->sgemm && core) {
         ay_gemm g = {.m = 512, .n = 512, .k = 512, .a = b->room, .b = b->room + 512 * 512, .c = b->room + 2 * 512 * 512};
-        printf("OpenBLAS left alone takes this processor for %s: %.1f GFLOP/s on one thread\n", core(), 2e-9 * 512 * 512 * 512 / once(b, blas_run, &g));
+        printf("OpenBLAS left alone takes this processor for %s: %.1f GFLOP/s on one thread\n", core(),
+               2e-9 * 512 * 512 * 512 / once(b, blas_run, &g));
         fflush(stdout);
     }
     _exit(0);
@@ -395,7 +474,8 @@ int main(int argc, char **argv) {
     const char *cap = getenv("ALLOY_ISA");
     if (quick) b.pairs = 3;
     b.ex.isa = ay_isa_best();
-    if (cap && ay_isa_from_name(cap) >= 0 && ay_isa_allows(b.ex.isa, (ay_isa)ay_isa_from_name(cap))) b.ex.isa = (ay_isa)ay_isa_from_name(cap);
+    if (cap && ay_isa_from_name(cap) >= 0 && ay_isa_allows(b.ex.isa, (ay_isa)ay_isa_from_name(cap)))
+        b.ex.isa = (ay_isa)ay_isa_from_name(cap);
     b.room_floats = (size_t)96 << 20;
     b.room = pages(b.room_floats * sizeof(float));
     for (size_t i = 0; i < b.room_floats; i++) b.room[i] = (float)(i * 2654435761u % 1024) * 0x1p-10f - 0.5f;

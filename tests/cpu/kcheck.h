@@ -57,7 +57,8 @@ KC_UNUSED static void kc_start(uint64_t salt) {
     kc.every = every && atoi(every) > 0 ? atoi(every) : 1;
     printf("kcheck: KCHECK_SEED=%llu replays this run\n", (unsigned long long)kc.seed);
     for (int i = 0; i < KC_SLOTS; i++) {
-        char *p = mmap(NULL, KC_SLOT_BYTES + (1 << 16), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        char *p = mmap(NULL, KC_SLOT_BYTES + (1 << 16), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                       -1, 0);
         assert_true(p != MAP_FAILED);
         assert_int_equal(mprotect(p + KC_SLOT_BYTES, 1 << 16, PROT_NONE), 0);
         kc.slot[i] = p + KC_SLOT_BYTES;
@@ -84,7 +85,8 @@ KC_UNUSED static void kc_done(void) {
     for (int i = 0; i < kc.n; i++) {
         const unsigned char *p = (const unsigned char *)(kc.slot[i] - kc.used[i] - KC_CANARY);
         for (int c = 0; c < KC_CANARY; c++) {
-            if (p[c] != 0xa5) fail_msg("buffer %d was written before its start (KCHECK_SEED=%llu)", i, (unsigned long long)kc.seed);
+            if (p[c] != 0xa5)
+                fail_msg("buffer %d was written before its start (KCHECK_SEED=%llu)", i, (unsigned long long)kc.seed);
         }
     }
     kc.n = 0;
@@ -108,14 +110,15 @@ KC_UNUSED static int kc_levels(ay_isa out[AY_ISA_COUNT]) {
 KC_UNUSED static void kc_near(const char *what, ay_isa isa, int64_t at, double want, float got, double bound) {
     if (isnan(want) && isnan(got)) return;
     if (want == (double)got || fabs(want - (double)got) <= bound) return;
-    fail_msg("%s at level %s, element %lld: expected %.9g, found %.9g, off by %.3g where %.3g is allowed (KCHECK_SEED=%llu)", what,
-             ay_isa_name(isa), (long long)at, want, (double)got, fabs(want - (double)got), bound, (unsigned long long)kc.seed);
+    fail_msg("%s at level %s, element %lld: expected %.9g, found %.9g, off by %.3g where %.3g is allowed (KCHECK_SEED=%llu)",
+             what, ay_isa_name(isa), (long long)at, want, (double)got, fabs(want - (double)got), bound,
+             (unsigned long long)kc.seed);
 }
 KC_UNUSED static void kc_same(const char *what, ay_isa isa, int threads, const float *a, const float *b, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
         if (memcmp(a + i, b + i, sizeof *a) != 0) {
-            fail_msg("%s at level %s: %d threads give %.9g at %lld where 1 gives %.9g (KCHECK_SEED=%llu)", what, ay_isa_name(isa), threads,
-                     (double)b[i], (long long)i, (double)a[i], (unsigned long long)kc.seed);
+            fail_msg("%s at level %s: %d threads give %.9g at %lld where 1 gives %.9g (KCHECK_SEED=%llu)", what,
+                     ay_isa_name(isa), threads, (double)b[i], (long long)i, (double)a[i], (unsigned long long)kc.seed);
         }
     }
 }

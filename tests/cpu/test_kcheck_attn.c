@@ -101,12 +101,14 @@ static void run_all(problem *p, const char *what) {
 }
 
 /** `size` multiplies the queries: scores far beyond what e^x can hold. `hole`: one NaN in the keys. */
-static void problem_run(int64_t b, int64_t h, int64_t lq, int64_t lk, int64_t d, int64_t dv, mask_kind mask, float size, bool hole) {
+static void problem_run(int64_t b, int64_t h, int64_t lq, int64_t lk, int64_t d, int64_t dv, mask_kind mask, float size,
+                        bool hole) {
     if (kc_left_out()) return;
     bool inside = kc_coin();
     problem p = {.a = {.batch = b, .heads = h, .lq = lq, .lk = lk, .d = d, .dv = dv, .scale = 1.0f / sqrtf((float)d)}};
     ay_attn *a = &p.a;
-    int64_t nq = lay(a->qs, b, h, lq, d, inside), nk = lay(a->ks, b, h, lk, d, inside), nv = lay(a->vs, b, h, lk, dv, kc_coin());
+    int64_t nq = lay(a->qs, b, h, lq, d, inside), nk = lay(a->ks, b, h, lk, d, inside),
+            nv = lay(a->vs, b, h, lk, dv, kc_coin());
     float *q = kc_floats(nq), *k = kc_floats(nk), *v = kc_floats(nv);
     for (int64_t i = 0; i < nq; i++) q[i] = kc_real() * size;
     for (int64_t i = 0; i < nk; i++) k[i] = kc_real();
@@ -119,8 +121,8 @@ static void problem_run(int64_t b, int64_t h, int64_t lq, int64_t lk, int64_t d,
     p.bound = calloc((size_t)p.o_count, sizeof *p.bound);
     reference(&p);
     char what[160];
-    snprintf(what, sizeof what, "attention b=%lld h=%lld lq=%lld lk=%lld d=%lld dv=%lld mask=%d size=%g", (long long)b, (long long)h, (long long)lq,
-             (long long)lk, (long long)d, (long long)dv, (int)mask, (double)size);
+    snprintf(what, sizeof what, "attention b=%lld h=%lld lq=%lld lk=%lld d=%lld dv=%lld mask=%d size=%g", (long long)b,
+             (long long)h, (long long)lq, (long long)lk, (long long)d, (long long)dv, (int)mask, (double)size);
     run_all(&p, what);
     kc_done();
     free(p.want);
@@ -130,8 +132,10 @@ static void problem_run(int64_t b, int64_t h, int64_t lq, int64_t lk, int64_t d,
 static void test_sizes(void **state) {
     for (int64_t s = 1; s <= 70; s++) {
         mask_kind m = (mask_kind)kc_between(0, MASKS - 1);
-        problem_run(kc_between(1, 2), kc_between(1, 3), s, kc_between(1, 70), kc_between(1, 40), kc_between(1, 40), m, 1, false);
-        problem_run(kc_between(1, 2), kc_between(1, 3), kc_between(1, 70), s, kc_between(1, 40), kc_between(1, 40), m, 1, false);
+        problem_run(kc_between(1, 2), kc_between(1, 3), s, kc_between(1, 70), kc_between(1, 40), kc_between(1, 40), m, 1,
+                    false);
+        problem_run(kc_between(1, 2), kc_between(1, 3), kc_between(1, 70), s, kc_between(1, 40), kc_between(1, 40), m, 1,
+                    false);
         problem_run(1, kc_between(1, 3), kc_between(1, 40), kc_between(1, 40), s, kc_between(1, 70), m, 1, false);
         problem_run(1, kc_between(1, 3), kc_between(1, 40), kc_between(1, 40), kc_between(1, 70), s, m, 1, false);
     }
@@ -152,7 +156,8 @@ static void test_special(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_sizes), cmocka_unit_test(test_many_keys), cmocka_unit_test(test_special)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_sizes), cmocka_unit_test(test_many_keys),
+                                       cmocka_unit_test(test_special)};
     kc_start(2);
     int failed = cmocka_run_group_tests_name("kcheck attention", tests, NULL, NULL);
     kc_end();

@@ -29,7 +29,8 @@ static void reference_pixel(problem *p, int64_t n, int64_t o, int64_t pixel, con
                 in[d] = at[d] * c->stride[d] + k[d] * c->dilation[d] - c->before[d];
                 ok = ok && in[d] >= 0 && in[d] < c->in[d];
             }
-            double v = ok ? (double)x[(in[0] * c->in[1] + in[1]) * c->in[2] + in[2]] * (double)row[ch * volume(c->kernel) + t] : 0;
+            double v =
+                ok ? (double)x[(in[0] * c->in[1] + in[1]) * c->in[2] + in[2]] * (double)row[ch * volume(c->kernel) + t] : 0;
             sum += v;
             size += fabs(v);
         }
@@ -74,7 +75,8 @@ static void problem_run(ay_conv c) {
     for (int64_t i = 0; i < nx; i++) x[i] = value(p.whole);
     for (int64_t i = 0; i < c.o * k; i++) seen[i] = w[i] = value(p.whole);
     p.c.x = x;
-    p.w = (ay_weight){.store = AY_STORE_PLAIN, .rank = 2, .dim = {c.o, k}, .value_dtype = AY_F32, .data_dtype = AY_F32, .data = w};
+    p.w = (ay_weight){
+        .store = AY_STORE_PLAIN, .rank = 2, .dim = {c.o, k}, .value_dtype = AY_F32, .data_dtype = AY_F32, .data = w};
     if (kc_coin()) {
         uint16_t *h = kc_bytes((size_t)(c.o * k) * 2);
         for (int64_t i = 0; i < c.o * k; i++) seen[i] = ay_f16_to_f32(h[i] = ay_f32_to_f16(w[i]));
@@ -93,9 +95,10 @@ static void problem_run(ay_conv c) {
         reference_pixel(&p, i / volume(c.out) / c.o, o, i % volume(c.out), seen + o * k);
     }
     char what[220];
-    snprintf(what, sizeof what, "conv n=%d c=%d o=%d groups=%d in=%dx%dx%d kernel=%dx%dx%d stride=%d,%d,%d before=%d,%d,%d", (int)c.n, (int)c.c, (int)c.o,
-             (int)c.groups, (int)c.in[0], (int)c.in[1], (int)c.in[2], (int)c.kernel[0], (int)c.kernel[1], (int)c.kernel[2], (int)c.stride[0],
-             (int)c.stride[1], (int)c.stride[2], (int)c.before[0], (int)c.before[1], (int)c.before[2]);
+    snprintf(what, sizeof what, "conv n=%d c=%d o=%d groups=%d in=%dx%dx%d kernel=%dx%dx%d stride=%d,%d,%d before=%d,%d,%d",
+             (int)c.n, (int)c.c, (int)c.o, (int)c.groups, (int)c.in[0], (int)c.in[1], (int)c.in[2], (int)c.kernel[0],
+             (int)c.kernel[1], (int)c.kernel[2], (int)c.stride[0], (int)c.stride[1], (int)c.stride[2], (int)c.before[0],
+             (int)c.before[1], (int)c.before[2]);
     run_all(&p, what);
     kc_done();
     free(seen);
@@ -129,8 +132,16 @@ static void test_sizes(void **state) {
 
 static ay_conv square(int64_t c, int64_t o, int64_t side, int64_t kernel, int64_t stride, int64_t before) {
     int64_t out = (side + 2 * before - kernel) / stride + 1;
-    return (ay_conv){.n = 1, .c = c, .o = o, .groups = 1, .in = {1, side, side}, .out = {1, out, out}, .kernel = {1, kernel, kernel},
-                     .stride = {1, stride, stride}, .dilation = {1, 1, 1}, .before = {0, before, before}};
+    return (ay_conv){.n = 1,
+                     .c = c,
+                     .o = o,
+                     .groups = 1,
+                     .in = {1, side, side},
+                     .out = {1, out, out},
+                     .kernel = {1, kernel, kernel},
+                     .stride = {1, stride, stride},
+                     .dilation = {1, 1, 1},
+                     .before = {0, before, before}};
 }
 
 static void test_shapes_of_models(void **state) {

@@ -43,12 +43,21 @@ static double wanted(ay_elt op, double a, double b) {
 static double allowed(ay_elt op, double a, double want) {
     double ulps = 1, tail = 0, least = 0x1p-149;
     switch (op) {
-    case AY_ELT_EXP: case AY_ELT_POW: case AY_ELT_LOG: case AY_ELT_SIN: case AY_ELT_COS: case AY_ELT_TANH: case AY_ELT_ERF: case AY_ELT_RSQRT:
-        ulps = 4;
-        break;
-    case AY_ELT_SIGMOID: case AY_ELT_SILU: ulps = 8, least = 0x1p-126 * (1 + fabs(a)); break; /* 1 / (1 + inf) is 0 a little early */
-    case AY_ELT_GELU_SIGMOID: ulps = 8 + 2 * fabs(a), least = 0x1p-126 * (1 + fabs(a)); break; /* e^x of a rounded multiple of x */
-    case AY_ELT_GELU_EXACT: case AY_ELT_GELU_TANH: ulps = 8, tail = 6; break;
+    case AY_ELT_EXP:
+    case AY_ELT_POW:
+    case AY_ELT_LOG:
+    case AY_ELT_SIN:
+    case AY_ELT_COS:
+    case AY_ELT_TANH:
+    case AY_ELT_ERF:
+    case AY_ELT_RSQRT: ulps = 4; break;
+    case AY_ELT_SIGMOID:
+    case AY_ELT_SILU: ulps = 8, least = 0x1p-126 * (1 + fabs(a)); break; /* 1 / (1 + inf) is 0 a little early */
+    case AY_ELT_GELU_SIGMOID:
+        ulps = 8 + 2 * fabs(a), least = 0x1p-126 * (1 + fabs(a));
+        break; /* e^x of a rounded multiple of x */
+    case AY_ELT_GELU_EXACT:
+    case AY_ELT_GELU_TANH: ulps = 8, tail = 6; break;
     case AY_ELT_MOD: ulps = 2, tail = 2; break;
     default: break;
     }
@@ -60,8 +69,12 @@ static float argument(ay_elt op) {
     float r = kc_real();
     switch (op) {
     case AY_ELT_EXP: return r * 110;
-    case AY_ELT_SIN: case AY_ELT_COS: return r * (kc_coin() ? 7.0f : 10000.0f);
-    case AY_ELT_LOG: case AY_ELT_SQRT: case AY_ELT_RSQRT: case AY_ELT_POW: return fabsf(r) * (kc_coin() ? 1.0f : 1e6f) + 1e-30f;
+    case AY_ELT_SIN:
+    case AY_ELT_COS: return r * (kc_coin() ? 7.0f : 10000.0f);
+    case AY_ELT_LOG:
+    case AY_ELT_SQRT:
+    case AY_ELT_RSQRT:
+    case AY_ELT_POW: return fabsf(r) * (kc_coin() ? 1.0f : 1e6f) + 1e-30f;
     default: return r * (kc_coin() ? 1.0f : kc_coin() ? 8.0f : 100.0f);
     }
 }
@@ -93,14 +106,16 @@ static void check_range(ay_elt op, const ay_elt_row *row) {
 }
 
 static void check_special(ay_elt op, const ay_elt_row *row) {
-    static const float special[] = {0.0f, -0.0f, INFINITY, -INFINITY, NAN, 1e-40f, -1e-40f, 3.4e38f, -3.4e38f, 1.0f, -1.0f, 88.72f, -103.9f, 0.5f, 2.5f, -0.5f, 1e-6f};
+    static const float special[] = {0.0f, -0.0f, INFINITY, -INFINITY, NAN,  1e-40f, -1e-40f, 3.4e38f, -3.4e38f,
+                                    1.0f, -1.0f, 88.72f,   -103.9f,   0.5f, 2.5f,   -0.5f,   1e-6f};
     enum { N = sizeof special / sizeof *special };
     float x[N], y[N], out[N];
     for (int i = 0; i < N; i++) x[i] = special[i], y[i] = special[(i + 4) % N];
     row->fn[op](N, x, y, out);
     for (int i = 0; i < N; i++) {
         double want = wanted(op, (double)x[i], (double)y[i]);
-        bool tails = (op >= AY_ELT_SIGMOID && isinf(x[i])) || (op == AY_ELT_GELU_TANH && fabsf(x[i]) > 1e30f); /* inf * 0, and x^3 */
+        bool tails =
+            (op >= AY_ELT_SIGMOID && isinf(x[i])) || (op == AY_ELT_GELU_TANH && fabsf(x[i]) > 1e30f); /* inf * 0, and x^3 */
         if (op == AY_ELT_MOD || (op == AY_ELT_SIN && isinf(x[i])) || (op == AY_ELT_COS && isinf(x[i]))) continue;
         if (op == AY_ELT_SIN || op == AY_ELT_COS) {
             if (fabsf(x[i]) > 1e30f) continue;
@@ -135,14 +150,16 @@ static void test_gated_and_rounding(void **state) {
                 rows[r]->gated((ay_act)act, w, x, y, out);
                 for (int64_t i = 0; i < w; i++) {
                     double want = kc_act((ay_act)act, (double)x[i]) * (double)y[i];
-                    kc_near("gated", rows[r]->isa, i, want, out[i], KC_EPS * (9 * fabs(want) + 6 * fabs((double)(x[i] * y[i]))));
+                    kc_near("gated", rows[r]->isa, i, want, out[i],
+                            KC_EPS * (9 * fabs(want) + 6 * fabs((double)(x[i] * y[i]))));
                 }
                 kc_done();
             }
         }
         int64_t count = 70000, over = 0;
         float *x = kc_floats(count), *was = kc_floats(count);
-        for (int64_t i = 0; i < count; i++) was[i] = x[i] = i < 65536 ? ay_f16_to_f32((uint16_t)i) * (1 + kc_real() * 0x1p-10f) : kc_real() * 1e6f;
+        for (int64_t i = 0; i < count; i++)
+            was[i] = x[i] = i < 65536 ? ay_f16_to_f32((uint16_t)i) * (1 + kc_real() * 0x1p-10f) : kc_real() * 1e6f;
         x[3] = was[3] = INFINITY;
         int64_t got = rows[r]->round_f16(count, x);
         for (int64_t i = 0; i < count; i++) {
@@ -155,7 +172,7 @@ static void test_gated_and_rounding(void **state) {
     }
 }
 
-/* ---- drivers: broadcasting and strides ------------------------------------------------------------------------------------ */
+/* ---- drivers: broadcasting and strides ---------------------------------------------------------------------------- */
 
 static void broadcast_case(ay_isa isa) {
     ay_elt_args a = {.op = AY_ELT_SUB, .rank = (int)kc_between(0, 5)};
@@ -214,7 +231,8 @@ static void copy_case(void) {
     for (int64_t i = 0; i < n; i++) {
         int64_t rest = i, from = 0;
         for (int d = a.rank - 1; d >= 0; d--) from += rest % a.dim[d] * a.xs[d], rest /= a.dim[d];
-        if (memcmp(y + i * a.size, (const unsigned char *)a.x + from * a.size, (size_t)a.size) != 0) fail_msg("copy: element %lld (KCHECK_SEED=%llu)", (long long)i, (unsigned long long)kc.seed);
+        if (memcmp(y + i * a.size, (const unsigned char *)a.x + from * a.size, (size_t)a.size) != 0)
+            fail_msg("copy: element %lld (KCHECK_SEED=%llu)", (long long)i, (unsigned long long)kc.seed);
     }
     kc_done();
 }
@@ -227,7 +245,8 @@ static void test_drivers(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_functions), cmocka_unit_test(test_gated_and_rounding), cmocka_unit_test(test_drivers)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_functions), cmocka_unit_test(test_gated_and_rounding),
+                                       cmocka_unit_test(test_drivers)};
     kc_start(4);
     int failed = cmocka_run_group_tests_name("kcheck elementwise", tests, NULL, NULL);
     kc_end();

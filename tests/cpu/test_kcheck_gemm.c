@@ -34,9 +34,23 @@ static void test_micro_kernels(void **state) {
     }
 }
 
-/* ---- the driver ----------------------------------------------------------------------------------------------------- */
+/* ---- the driver --------------------------------------------------------------------------------------------------- */
 
-typedef enum storage { F32_KN, F32_NK, W_F32, W_F16, W_BF16, W_F8, W_I8, W_U8, W_I4, W_U4, W_LUT4, W_LUT8, STORAGES } storage;
+typedef enum storage {
+    F32_KN,
+    F32_NK,
+    W_F32,
+    W_F16,
+    W_BF16,
+    W_F8,
+    W_I8,
+    W_U8,
+    W_I4,
+    W_U4,
+    W_LUT4,
+    W_LUT8,
+    STORAGES
+} storage;
 
 typedef struct problem {
     ay_gemm_batch g;
@@ -51,8 +65,8 @@ static float plain_value(bool whole) { return whole ? (float)kc_between(-3, 3) :
 static void make_weight(problem *p, storage s) {
     ay_gemm *g = &p->g.one;
     int64_t n = g->n * g->k, pad = s >= W_F16 && s <= W_BF16 && kc_coin(); /* half of them start at an odd address */
-    ay_dtype t[] = {[W_F32] = AY_F32, [W_F16] = AY_F16, [W_BF16] = AY_BF16, [W_F8] = AY_F8E4M3, [W_I8] = AY_I8, [W_U8] = AY_U8,
-                    [W_I4] = AY_I4, [W_U4] = AY_U4, [W_LUT4] = AY_U4, [W_LUT8] = AY_U8};
+    ay_dtype t[] = {[W_F32] = AY_F32, [W_F16] = AY_F16, [W_BF16] = AY_BF16, [W_F8] = AY_F8E4M3, [W_I8] = AY_I8,
+                    [W_U8] = AY_U8,   [W_I4] = AY_I4,   [W_U4] = AY_U4,     [W_LUT4] = AY_U4,   [W_LUT8] = AY_U8};
     ay_weight *w = &p->w;
     *w = (ay_weight){.store = AY_STORE_PLAIN, .rank = 2, .dim = {g->n, g->k}, .value_dtype = AY_F32, .data_dtype = t[s]};
     size_t bytes = ay_dtype_bytes(t[s], n);
@@ -73,8 +87,15 @@ static void make_weight(problem *p, storage s) {
         int64_t size = s == W_LUT4 ? 16 : 256, groups = g->n % 3 == 0 ? 3 : 1;
         float *lut = kc_floats(size * groups);
         for (int64_t i = 0; i < size * groups; i++) lut[i] = plain_value(p->whole);
-        *w = (ay_weight){.store = AY_STORE_LUT, .rank = 2, .dim = {g->n, g->k}, .value_dtype = AY_F32, .data_dtype = t[s], .data = data,
-                         .lut_dtype = AY_F32, .lut_dim = {groups, 1, size, 1}, .lut = lut};
+        *w = (ay_weight){.store = AY_STORE_LUT,
+                         .rank = 2,
+                         .dim = {g->n, g->k},
+                         .value_dtype = AY_F32,
+                         .data_dtype = t[s],
+                         .data = data,
+                         .lut_dtype = AY_F32,
+                         .lut_dim = {groups, 1, size, 1},
+                         .lut = lut};
         return;
     }
     w->store = AY_STORE_BLOCK;
@@ -100,7 +121,8 @@ static void reference(problem *p) {
     for (int64_t at = 0; at < p->g.batch; at++) {
         for (int64_t n = 0; n < g->n; n++) {
             if (g->w) ay_weight_read(g->w, n * g->k, g->k, row);
-            for (int64_t k = 0; k < g->k && !g->w; k++) row[k] = (g->b + at * p->g.stride_b)[g->b_trans ? n * g->ldb + k : k * g->ldb + n];
+            for (int64_t k = 0; k < g->k && !g->w; k++)
+                row[k] = (g->b + at * p->g.stride_b)[g->b_trans ? n * g->ldb + k : k * g->ldb + n];
             for (int64_t m = 0; m < g->m; m++) {
                 double sum = 0, size = 0;
                 const float *a = g->a + at * p->g.stride_a + m * g->lda;
@@ -112,7 +134,8 @@ static void reference(problem *p) {
                 size *= fabs((double)g->alpha);
                 if (g->bias) sum += (double)g->bias[n], size += fabs((double)g->bias[n]);
                 sum = kc_act(g->act, sum);
-                double gate = g->gate ? (double)g->gate[n] : 1, v = gate * sum, bound = KC_EPS * ((double)g->k + 12) * size * 1.2 * fabs(gate);
+                double gate = g->gate ? (double)g->gate[n] : 1, v = gate * sum,
+                       bound = KC_EPS * ((double)g->k + 12) * size * 1.2 * fabs(gate);
                 if (g->act != AY_ACT_NONE) bound += KC_EPS * 12 * fabs(v) + KC_EPS * 4 * fabs(gate) * (1 + size);
                 if (g->residual) v += (double)g->residual[m * g->ldr + n];
                 int64_t to = at * p->g.stride_c + m * g->ldc + n;
@@ -158,7 +181,13 @@ static void problem_run(int64_t m, int64_t n, int64_t k, storage s, int64_t batc
     if (kc_left_out()) return;
     problem p = {.whole = kc_coin()};
     ay_gemm *g = &p.g.one;
-    *g = (ay_gemm){.m = m, .n = n, .k = k, .alpha = 1, .lda = k + kc_between(0, 5), .ldc = n + kc_between(0, 5), .ldr = n + kc_between(0, 3)};
+    *g = (ay_gemm){.m = m,
+                   .n = n,
+                   .k = k,
+                   .alpha = 1,
+                   .lda = k + kc_between(0, 5),
+                   .ldc = n + kc_between(0, 5),
+                   .ldr = n + kc_between(0, 3)};
     p.g.batch = batch;
     p.g.stride_a = batch > 1 && kc_coin() ? 0 : m * g->lda + 3;
     p.g.stride_c = m * g->ldc + 2;
@@ -184,8 +213,8 @@ static void problem_run(int64_t m, int64_t n, int64_t k, storage s, int64_t batc
     for (int64_t i = 0; i < p.c_count; i++) p.bound[i] = -1;
     reference(&p);
     char what[160];
-    snprintf(what, sizeof what, "gemm m=%lld n=%lld k=%lld storage=%d batch=%lld act=%d whole=%d", (long long)m, (long long)n, (long long)k, (int)s,
-             (long long)batch, (int)g->act, p.whole);
+    snprintf(what, sizeof what, "gemm m=%lld n=%lld k=%lld storage=%d batch=%lld act=%d whole=%d", (long long)m,
+             (long long)n, (long long)k, (int)s, (long long)batch, (int)g->act, p.whole);
     run_all(&p, what);
     kc_done();
     free(p.want);
@@ -203,7 +232,7 @@ static void test_sizes(void **state) {
 
 static void test_storages_and_passes(void **state) {
     for (int s = 0; s < STORAGES; s++) {
-        problem_run(37, 65, 800, (storage)s, 1); /* three passes over k */
+        problem_run(37, 65, 1100, (storage)s, 1); /* three passes over k */
         problem_run(3, 70, 800, (storage)s, 1);
         problem_run(250, 210, 64, (storage)s, 1); /* several tiles */
     }
@@ -213,7 +242,9 @@ static void test_storages_and_passes(void **state) {
 }
 
 static void test_batches(void **state) {
-    for (int i = 0; i < 40; i++) problem_run(kc_between(1, 40), kc_between(1, 40), kc_between(1, 40), (storage)kc_between(0, W_F16), kc_between(2, 5));
+    for (int i = 0; i < 40; i++)
+        problem_run(kc_between(1, 40), kc_between(1, 40), kc_between(1, 40), (storage)kc_between(0, W_F16),
+                    kc_between(2, 5));
 }
 
 int main(void) {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # kcheck of the NEON kernels on other machines: cross-compiled for arm64, run under qemu. Skipped (77) without either tool.
-# Only base, quant and cpu/kernel are built, with the C library alone. BUILD=dir as for make; KCHECK_SEED replays. An emulator
-# is slow: one case in KCHECK_EVERY is run (1: all of them).
+# Only base, quant and cpu/kernel are built, with the C library alone. BUILD=dir as for make; KCHECK_SEED replays. An
+# emulator is slow: one case in KCHECK_EVERY is run (1: all of them).
 set -eu
 cd "$(dirname "$0")/../.."
 cc=aarch64-linux-gnu-gcc
@@ -9,8 +9,9 @@ out=${BUILD:-build}/neon
 command -v $cc >/dev/null 2>&1 || { echo "no $cc here"; exit 77; }
 command -v qemu-aarch64 >/dev/null 2>&1 || { echo "no qemu-aarch64 here"; exit 77; }
 mkdir -p "$out"
-export KCHECK_EVERY=${KCHECK_EVERY:-6}
-flags="-std=c17 -D_GNU_SOURCE -O1 -g -ffp-contract=off -fno-math-errno -pthread -Wall -Wextra -Wno-unused-parameter -Werror -Iinclude -Isrc"
+export KCHECK_EVERY=${KCHECK_EVERY:-12}
+flags="-std=c17 -D_GNU_SOURCE -O1 -g -ffp-contract=off -fno-math-errno -pthread -Iinclude -Isrc"
+flags="$flags -Wall -Wextra -Wno-unused-parameter -Werror"
 newest=$(find src/base src/quant src/cpu/kernel -name '*.h' -newer "$out/built" 2>/dev/null | head -n 1 || true)
 [ -e "$out/built" ] || newest=all
 objects=""

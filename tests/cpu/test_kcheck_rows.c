@@ -7,7 +7,8 @@
 
 static void norm_case(ay_isa isa, int64_t rows, int64_t d, float offset) {
     if (kc_left_out()) return;
-    ay_norm n = {.rows = rows, .d = d, .eps = 1e-6, .rms = kc_coin(), .mod_plus_one = kc_coin(), .rows_per_mod = kc_between(1, rows)};
+    ay_norm n = {
+        .rows = rows, .d = d, .eps = 1e-6, .rms = kc_coin(), .mod_plus_one = kc_coin(), .rows_per_mod = kc_between(1, rows)};
     n.mod_stride = d + 3;
     float *x = kc_matrix(1, rows * d, rows * d, false), *first = kc_floats(rows * d);
     for (int64_t i = 0; i < rows * d; i++) x[i] += offset;
@@ -43,7 +44,8 @@ static void norm_case(ay_isa isa, int64_t rows, int64_t d, float offset) {
 
 static void group_case(ay_isa isa, int64_t n, int64_t groups, int64_t each, int64_t s) {
     if (kc_left_out()) return;
-    ay_group_norm_args a = {.n = n, .groups = groups, .c = groups * each, .s = s, .eps = 1e-5, .act = kc_coin() ? AY_ACT_SILU : AY_ACT_NONE};
+    ay_group_norm_args a = {
+        .n = n, .groups = groups, .c = groups * each, .s = s, .eps = 1e-5, .act = kc_coin() ? AY_ACT_SILU : AY_ACT_NONE};
     int64_t count = n * a.c * s, size = each * s;
     float *x = kc_matrix(1, count, count, false), *first = kc_floats(count);
     a.x = x;
@@ -58,10 +60,12 @@ static void group_case(ay_isa isa, int64_t n, int64_t groups, int64_t each, int6
     for (int64_t g = 0; g < n * groups; g++) {
         double mean = 0, var = 0;
         for (int64_t i = 0; i < size; i++) mean += (double)x[g * size + i] / (double)size;
-        for (int64_t i = 0; i < size; i++) var += ((double)x[g * size + i] - mean) * ((double)x[g * size + i] - mean) / (double)size;
+        for (int64_t i = 0; i < size; i++)
+            var += ((double)x[g * size + i] - mean) * ((double)x[g * size + i] - mean) / (double)size;
         for (int64_t i = 0; i < size; i++) {
             int64_t c = g % groups * each + i / s;
-            double by = 1 / sqrt(var + a.eps), w = a.w ? (double)a.w[c] : 1, b = a.b ? (double)a.b[c] : 0, v = ((double)x[g * size + i] - mean) * by * w + b;
+            double by = 1 / sqrt(var + a.eps), w = a.w ? (double)a.w[c] : 1, b = a.b ? (double)a.b[c] : 0,
+                   v = ((double)x[g * size + i] - mean) * by * w + b;
             double all = (fabs((double)x[g * size + i]) + fabs(mean)) * by * fabs(w) + fabs(b);
             kc_near("group norm", isa, g * size + i, kc_act(a.act, v), first[g * size + i], KC_EPS * 14 * (all + 0.1));
         }
@@ -90,7 +94,8 @@ static void softmax_case(ay_isa isa, int64_t rows, int64_t d, float size, float 
         for (int64_t i = 0; i < d; i++) sum += exp((double)x[r * d + i] - top);
         for (int64_t i = 0; i < d; i++) {
             double want = exp((double)x[r * d + i] - top) / sum, apart = top - (double)x[r * d + i];
-            kc_near("softmax", isa, r * d + i, want, first[r * d + i], KC_EPS * want * (10 + (double)d / 16 + apart) + 0x1p-148);
+            kc_near("softmax", isa, r * d + i, want, first[r * d + i],
+                    KC_EPS * want * (10 + (double)d / 16 + apart) + 0x1p-148);
         }
     }
     kc_done();
@@ -99,9 +104,17 @@ static void softmax_case(ay_isa isa, int64_t rows, int64_t d, float size, float 
 /** x, cos and sin over [outer, rows, d], cos and sin shared by outer. */
 static void rope_case(ay_isa isa, int64_t outer, int64_t rows, int64_t d, bool pairs, bool dense) {
     int64_t step = dense ? 1 : 2, n = outer * rows * d, half = d / 2;
-    float *x = kc_matrix(1, n * step, n * step, false), *c = kc_matrix(1, rows * d * step, rows * d * step, false), *s = kc_matrix(1, rows * d * step, rows * d * step, false);
+    float *x = kc_matrix(1, n * step, n * step, false), *c = kc_matrix(1, rows * d * step, rows * d * step, false),
+          *s = kc_matrix(1, rows * d * step, rows * d * step, false);
     float *first = kc_floats(n);
-    ay_rope_args a = {.rank = 3, .dim = {outer, rows, d}, .x = x, .cos = c, .sin = s, .xs = {rows * d * step, d * step, step}, .cs = {0, d * step, step}, .interleaved = pairs};
+    ay_rope_args a = {.rank = 3,
+                      .dim = {outer, rows, d},
+                      .x = x,
+                      .cos = c,
+                      .sin = s,
+                      .xs = {rows * d * step, d * step, step},
+                      .cs = {0, d * step, step},
+                      .interleaved = pairs};
     for (int t = 1; t <= KC_THREADS; t++) {
         ay_exec ex = {.pool = kc.pool[t], .isa = isa};
         a.out = t == 1 ? first : kc_floats(n);
@@ -111,7 +124,8 @@ static void rope_case(ay_isa isa, int64_t outer, int64_t rows, int64_t d, bool p
     for (int64_t i = 0; i < n; i++) {
         int64_t at = i % d, base = i - at, other = pairs ? at ^ 1 : at < half ? at + half : at - half, f = i % (rows * d);
         double sign = (pairs ? at % 2 == 0 : at < half) ? -1 : 1;
-        double p = (double)x[i * step] * (double)c[f * step], q = sign * (double)x[(base + other) * step] * (double)s[f * step];
+        double p = (double)x[i * step] * (double)c[f * step],
+               q = sign * (double)x[(base + other) * step] * (double)s[f * step];
         kc_near("rope", isa, i, p + q, first[i], KC_EPS * 3 * (fabs(p) + fabs(q)));
     }
     kc_done();
@@ -139,7 +153,7 @@ static void test_rows(void **state) {
     }
 }
 
-/* ---- packing ------------------------------------------------------------------------------------------------------------------ */
+/* ---- packing ------------------------------------------------------------------------------------------------------ */
 
 static void turn_case(const ay_pack_row *p, ay_dtype t, int rows, int width, int64_t k) {
     if (kc_left_out()) return;
@@ -151,7 +165,8 @@ static void turn_case(const ay_pack_row *p, ay_dtype t, int rows, int width, int
     ay_convert_from_f32(t, plain, n, src);
     dst = kc_floats(k * width);
     p->turn(t, src, ld, rows, width, k, dst);
-    for (int64_t i = 0; i < k * width; i++) kc_near(p->name, p->isa, i, i % width < rows ? (double)plain[i % width * ld + i / width] : 0, dst[i], 0);
+    for (int64_t i = 0; i < k * width; i++)
+        kc_near(p->name, p->isa, i, i % width < rows ? (double)plain[i % width * ld + i / width] : 0, dst[i], 0);
     free(plain);
     kc_done();
 }
@@ -160,7 +175,8 @@ static void rows_case(const ay_pack_row *p, int cols, int width, int64_t k) {
     int64_t ld = cols + kc_between(0, 9);
     float *src = kc_matrix(k, cols, ld, true), *dst = kc_floats(k * width);
     p->rows(src, ld, cols, width, k, dst);
-    for (int64_t i = 0; i < k * width; i++) kc_near(p->name, p->isa, i, i % width < cols ? (double)src[i / width * ld + i % width] : 0, dst[i], 0);
+    for (int64_t i = 0; i < k * width; i++)
+        kc_near(p->name, p->isa, i, i % width < cols ? (double)src[i / width * ld + i % width] : 0, dst[i], 0);
     kc_done();
 }
 

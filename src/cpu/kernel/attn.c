@@ -20,9 +20,9 @@ typedef struct layout {
     const ay_gemm_f32_row *g;
     const ay_pack_row *pack;
     const ay_attn_row *row;
-    int64_t keys, run;   /* keys in a block, queries in a tile (whole panels) */
-    int64_t runs;        /* tiles of one head */
-    int height;          /* of a panel of values */
+    int64_t keys, run;                        /* keys in a block, queries in a tile (whole panels) */
+    int64_t runs;                             /* tiles of one head */
+    int height;                               /* of a panel of values */
     size_t q, o, k, v, s, mask, stats, total; /* floats */
 } layout;
 
@@ -38,7 +38,8 @@ static layout lay_out(ay_isa isa, int threads, const ay_attn *a) {
     l.keys = ay_max_i64(1, ay_min_i64(KEYS, KEY_FLOATS / both) / mr) * mr;
     l.run = ay_max_i64(1, QUERY_FLOATS / both / nr) * nr;
     l.run = ay_min_i64(l.run, 12 * nr);
-    while (l.run > 2 * nr && a->batch * a->heads * ay_div_up(a->lq, l.run) < 4 * (int64_t)threads) l.run = ay_round_up(l.run / 2, nr);
+    while (l.run > 2 * nr && a->batch * a->heads * ay_div_up(a->lq, l.run) < 4 * (int64_t)threads)
+        l.run = ay_round_up(l.run / 2, nr);
     l.runs = ay_div_up(a->lq, l.run);
     l.run = ay_round_up(ay_div_up(a->lq, ay_max_i64(1, l.runs)), nr);
     l.height = (int)ay_max_i64(1, ay_div_up(a->dv, ay_max_i64(1, ay_div_up(a->dv, mr))));
@@ -71,7 +72,8 @@ static void pack_queries(const place *t) {
     int64_t nr = t->l->g->nr;
     const float *q = a->q + t->b * a->qs[0] + t->h * a->qs[1] + t->q0 * a->qs[2];
     for (int64_t i = 0; i < t->queries; i += nr) {
-        t->l->pack->turn(AY_F32, q + i * a->qs[2], a->qs[2], (int)ay_min_i64(nr, t->queries - i), (int)nr, a->d, t->q + i * a->d);
+        t->l->pack->turn(AY_F32, q + i * a->qs[2], a->qs[2], (int)ay_min_i64(nr, t->queries - i), (int)nr, a->d,
+                         t->q + i * a->d);
     }
     for (int64_t i = 0; i < t->l->run; i++) {
         t->top[i] = -INFINITY;
@@ -121,7 +123,8 @@ static void panel(const place *t, int64_t i, int64_t k0, int64_t keys) {
     }
     bool by_key = a->mask && a->ms[2] == 0;
     if (a->mask && !(by_key && i > 0)) pack_mask(t, t->q0 + i, (int)ay_min_i64(nr, t->queries - i), k0, keys);
-    t->l->row->soften(keys, (int)nr, t->s, a->scale, a->mask && !by_key ? t->mask : NULL, by_key ? t->mask : NULL, t->top + i, t->sum + i, t->shrink);
+    t->l->row->soften(keys, (int)nr, t->s, a->scale, a->mask && !by_key ? t->mask : NULL, by_key ? t->mask : NULL,
+                      t->top + i, t->sum + i, t->shrink);
     bool same = true;
     for (int64_t c = 0; c < nr; c++) same = same && t->shrink[c] == 1.0f;
     if (k0 > 0 && !same) t->l->row->rescale(a->dv, (int)nr, o, t->shrink);

@@ -32,9 +32,11 @@ AY_INLINE vf scaled_top(int64_t keys, int width, float *s, float scale, const fl
     return v_max(v_max(top[0], top[1]), v_max(top[2], top[3]));
 }
 
-static void soften(int64_t keys, int width, float *s, float scale, const float *mask, const float *key_mask, float *top, float *sum, float *shrink) {
+static void soften(int64_t keys, int width, float *s, float scale, const float *mask, const float *key_mask, float *top,
+                   float *sum, float *shrink) {
     for (int c = 0; c < width; c += VL) {
-        vf before = v_load(top + c), now = v_max(before, scaled_top(keys, width, s + c, scale, mask ? mask + c : NULL, key_mask));
+        vf before = v_load(top + c),
+           now = v_max(before, scaled_top(keys, width, s + c, scale, mask ? mask + c : NULL, key_mask));
         vf base = v_sel(v_lt(v_set(-INFINITY), now), now, v_set(0)); /* all masked so far: e^(-inf - 0), not -inf + inf */
         vf less = v_exp(v_sub(before, base)), total = v_mul(v_load(sum + c), less), odd = v_set(0);
         int64_t p = 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Convolution as an implicit matrix product: Y [O, pixels] = W [O, C * taps] * X [C * taps, pixels], where the panels of X are
- * packed from the picture as a tile needs them and exist nowhere else. 1 x 1 convolutions read the picture as it is.
+ * Convolution as an implicit matrix product: Y [O, pixels] = W [O, C * taps] * X [C * taps, pixels], where the panels of X
+ * are packed from the picture as a tile needs them and exist nowhere else. 1 x 1 convolutions read the picture as it is.
  */
 #include "cpu/kernel/mm.h"
 
@@ -9,7 +9,7 @@
 typedef struct picture {
     const ay_conv *c;
     const ay_conv_row *row;
-    const float *x; /* first channel of the group */
+    const float *x;      /* first channel of the group */
     int64_t taps, plane; /* kernel and input volume */
 } picture;
 
@@ -25,7 +25,8 @@ typedef struct job {
 static int64_t volume(const int64_t d[3]) { return d[0] * d[1] * d[2]; }
 
 static ay_mm_plan plan_of(ay_isa isa, int threads, const ay_conv *c) {
-    return ay_mm_plan_make(isa, threads, c->n * c->groups, c->o / c->groups, volume(c->out), c->c / c->groups * volume(c->kernel));
+    return ay_mm_plan_make(isa, threads, c->n * c->groups, c->o / c->groups, volume(c->out),
+                           c->c / c->groups * volume(c->kernel));
 }
 
 size_t ay_conv_scratch(ay_isa isa, int threads, const ay_conv *c) {
@@ -45,15 +46,22 @@ static void inside(const ay_conv *c, int d, int64_t at, int64_t tap, int len, ay
 }
 
 /** One run of output pixels (a row or a part of it) of one tap, for all channels that lie in k0 .. k0 + kn. */
-static void run_of_tap(const picture *p, const int64_t out[3], int len, int64_t tap, int64_t k0, int64_t kn, int width, float *dst) {
+static void run_of_tap(const picture *p, const int64_t out[3], int len, int64_t tap, int64_t k0, int64_t kn, int width,
+                       float *dst) {
     const ay_conv *c = p->c;
     int64_t first = k0 > tap ? ay_div_up(k0 - tap, p->taps) : 0; /* the first channel whose k is at least k0 */
     int64_t k = first * p->taps + tap;
     if (k >= k0 + kn) return;
     int64_t t[3] = {tap / c->kernel[2] / c->kernel[1], tap / c->kernel[2] % c->kernel[1], tap % c->kernel[2]};
-    int64_t z = out[0] * c->stride[0] + t[0] * c->dilation[0] - c->before[0], y = out[1] * c->stride[1] + t[1] * c->dilation[1] - c->before[1];
-    ay_strip s = {.n = ay_div_up(k0 + kn - k, p->taps), .src = p->x, .src_step = p->plane, .step = 1, .dst = dst + (k - k0) * width,
-                  .dst_step = p->taps * width, .len = len};
+    int64_t z = out[0] * c->stride[0] + t[0] * c->dilation[0] - c->before[0],
+            y = out[1] * c->stride[1] + t[1] * c->dilation[1] - c->before[1];
+    ay_strip s = {.n = ay_div_up(k0 + kn - k, p->taps),
+                  .src = p->x,
+                  .src_step = p->plane,
+                  .step = 1,
+                  .dst = dst + (k - k0) * width,
+                  .dst_step = p->taps * width,
+                  .len = len};
     if (z >= 0 && z < c->in[0] && y >= 0 && y < c->in[1]) {
         s.src = p->x + first * p->plane + (z * c->in[1] + y) * c->in[2];
         inside(c, 2, out[2], t[2], len, &s);
@@ -79,7 +87,8 @@ static void panel_picture(const ay_operand *o, int64_t at, int count, int width,
 static void conv_tile(void *arg, int64_t tile, int thread) {
     const job *j = arg;
     const ay_conv *c = j->c;
-    int64_t tiles = j->plan.tiles_m * j->plan.tiles_n, at = tile / tiles, g = at % c->groups, og = c->o / c->groups, k = c->c / c->groups * j->taps;
+    int64_t tiles = j->plan.tiles_m * j->plan.tiles_n, at = tile / tiles, g = at % c->groups, og = c->o / c->groups,
+            k = c->c / c->groups * j->taps;
     picture p = {c, j->row, c->x + at * (c->c / c->groups) * j->plane, j->taps, j->plane};
     ay_mm mm = {.m = og, .n = j->pixels, .k = k, .c = c->y + at * og * j->pixels, .ldc = j->pixels, .ldr = j->pixels};
     if (c->wf) mm.a = (ay_operand){.panel = ay_panel_turned, .row = j->plan.pack, .f = c->wf + g * og * k, .ld = k};
@@ -92,7 +101,10 @@ static void conv_tile(void *arg, int64_t tile, int thread) {
 }
 
 void ay_conv_run(const ay_exec *ex, const ay_conv *c) {
-    job j = {.c = c, .plan = plan_of(ex->isa, ay_pool_threads(ex->pool), c), .row = ay_conv_pick(ex->isa), .scratch = ex->scratch};
+    job j = {.c = c,
+             .plan = plan_of(ex->isa, ay_pool_threads(ex->pool), c),
+             .row = ay_conv_pick(ex->isa),
+             .scratch = ex->scratch};
     j.taps = volume(c->kernel);
     j.pixels = volume(c->out);
     j.plane = volume(c->in);

@@ -18,16 +18,16 @@ enum {
 typedef struct job {
     const ay_copy_args *a;
     const ay_pack_row *pack;
-    ay_walk w;      /* operand 0: x, 1: y; last dimension: the target's shortest stride */
-    int cross;  /* the dimension in which x is contiguous, when that is not the last and turning pays; else -1 */
+    ay_walk w; /* operand 0: x, 1: y; last dimension: the target's shortest stride */
+    int cross; /* the dimension in which x is contiguous, when that is not the last and turning pays; else -1 */
     int64_t rows, rows_per_tile, cols_per_tile, col_tiles;
 } job;
 
-#define STEPPED(bits)                                                                                                  \
-    static void stepped##bits(int64_t n, const void *from, int64_t xs, void *to, int64_t ys) {                        \
-        const uint##bits##_t *x = from;                                                                                \
-        uint##bits##_t *y = to;                                                                                        \
-        for (int64_t i = 0; i < n; i++) y[i * ys] = x[i * xs];                                                         \
+#define STEPPED(bits)                                                                                                       \
+    static void stepped##bits(int64_t n, const void *from, int64_t xs, void *to, int64_t ys) {                              \
+        const uint##bits##_t *x = from;                                                                                     \
+        uint##bits##_t *y = to;                                                                                             \
+        for (int64_t i = 0; i < n; i++) y[i * ys] = x[i * xs];                                                              \
     }
 STEPPED(8)
 STEPPED(16)
@@ -57,14 +57,14 @@ static void copy_tile(void *arg, int64_t tile, int thread) {
     }
 }
 
-#define TURNED(bits)                                                                                                   \
-    /* y [m][SQUARE] = x [n][m], rows of x xs apart */                                                                 \
-    static void turned##bits(int64_t m, int64_t n, const void *from, int64_t xs, void *to) {                          \
-        const uint##bits##_t *x = from;                                                                                \
-        uint##bits##_t *y = to;                                                                                        \
-        for (int64_t j = 0; j < n; j++) {                                                                              \
-            for (int64_t i = 0; i < m; i++) y[i * SQUARE + j] = x[j * xs + i];                                         \
-        }                                                                                                              \
+#define TURNED(bits)                                                                                                        \
+    /* y [m][SQUARE] = x [n][m], rows of x xs apart */                                                                      \
+    static void turned##bits(int64_t m, int64_t n, const void *from, int64_t xs, void *to) {                                \
+        const uint##bits##_t *x = from;                                                                                     \
+        uint##bits##_t *y = to;                                                                                             \
+        for (int64_t j = 0; j < n; j++) {                                                                                   \
+            for (int64_t i = 0; i < m; i++) y[i * SQUARE + j] = x[j * xs + i];                                              \
+        }                                                                                                                   \
     }
 TURNED(8)
 TURNED(16)
@@ -86,7 +86,8 @@ static void cross_tile(void *arg, int64_t tile, int thread) {
     const job *j = arg;
     ay_walk w = j->w;
     int last = w.rank - 1, size = j->a->size;
-    int64_t height = w.dim[j->cross], width = w.dim[last], m0 = tile % j->col_tiles * SQUARE, m = ay_min_i64(SQUARE, height - m0), at[AY_WALK_OPERANDS];
+    int64_t height = w.dim[j->cross], width = w.dim[last], m0 = tile % j->col_tiles * SQUARE,
+            m = ay_min_i64(SQUARE, height - m0), at[AY_WALK_OPERANDS];
     int64_t xs = w.s[0][last], ys = w.s[1][j->cross];
     w.dim[j->cross] = 1;
     ay_walk_at(&w, tile / j->col_tiles, at);

@@ -13,13 +13,12 @@ AY_INLINE vf loadn_as(const ay_dtype t, const char *p, int n) {
     return t == AY_F16 ? v_loadn_f16(p, n) : t == AY_BF16 ? v_loadn_bf16(p, n) : v_loadn(p, n);
 }
 
-AY_INLINE void dot_tile(const ay_dtype t, const int m, const int n, int64_t k, const float *a, int64_t lda, const char *w, int64_t pitch, float *out) {
+AY_INLINE void dot_tile(const ay_dtype t, const int m, const int n, int64_t k, const float *a, int64_t lda, const char *w,
+                        int64_t pitch, float *out) {
     const int size = t == AY_F32 ? 4 : 2;
     vf acc[AY_DOT_M][AY_DOT_N];
     int64_t p = 0;
-    AY_UNROLL for (int i = 0; i < m; i++) {
-        AY_UNROLL for (int j = 0; j < n; j++) acc[i][j] = v_set(0);
-    }
+    AY_UNROLL for (int i = 0; i < m; i++) { AY_UNROLL for (int j = 0; j < n; j++) acc[i][j] = v_set(0); }
     for (; p + VL <= k; p += VL) {
         vf wv[AY_DOT_N];
         AY_UNROLL for (int j = 0; j < n; j++) wv[j] = load_as(t, w + j * pitch + p * size);
@@ -42,7 +41,8 @@ AY_INLINE void dot_tile(const ay_dtype t, const int m, const int n, int64_t k, c
     }
 }
 
-AY_INLINE void dot_as(const ay_dtype t, int m, int n, int64_t k, const float *a, int64_t lda, const void *w, int64_t ldw, float *out) {
+AY_INLINE void dot_as(const ay_dtype t, int m, int n, int64_t k, const float *a, int64_t lda, const void *w, int64_t ldw,
+                      float *out) {
     const char *p = w;
     int64_t pitch = ldw * (t == AY_F32 ? 4 : 2);
     if (n == AY_DOT_N) {

@@ -8,8 +8,8 @@
 #include "cpu/kernel/walk.h"
 
 enum {
-    PIECE = 512,   /* numbers handed to a kernel at once */
-    TILE = 16384,  /* numbers in one tile of work */
+    PIECE = 512,  /* numbers handed to a kernel at once */
+    TILE = 16384, /* numbers in one tile of work */
 };
 
 typedef struct job {
@@ -54,7 +54,9 @@ void ay_elt_run(const ay_exec *ex, const ay_elt_args *a) {
         n *= a->dim[i];
     }
     if (n <= 0) return;
-    job j = {.a = a, .w = ay_walk_make(a->rank, a->dim, a->xs, a->y ? a->ys : NULL, dense, false), .fn = ay_elt_pick(ex->isa)->fn[a->op]};
+    job j = {.a = a,
+             .w = ay_walk_make(a->rank, a->dim, a->xs, a->y ? a->ys : NULL, dense, false),
+             .fn = ay_elt_pick(ex->isa)->fn[a->op]};
     int64_t width = j.w.dim[j.w.rank - 1];
     j.rows = ay_walk_rows(&j.w);
     j.cols_per_tile = ay_min_i64(width, TILE);
@@ -63,7 +65,7 @@ void ay_elt_run(const ay_exec *ex, const ay_elt_args *a) {
     ay_parallel(ex->pool, ay_div_up(j.rows, j.rows_per_tile) * j.col_tiles, elt_tile, &j, ex->stop);
 }
 
-/* ---- gated product, rounding to half ------------------------------------------------------------------------------- */
+/* ---- gated product, rounding to half ------------------------------------------------------------------------------ */
 
 typedef struct flat {
     const ay_elt_row *row;

@@ -8,23 +8,23 @@
 
 #include <math.h>
 
-#define VECTOR(name, expr)                                                                                             \
-    AY_INLINE vf name##_v(vf a, vf b) {                                                                                \
-        (void)b;                                                                                                       \
-        return (expr);                                                                                                 \
-    }                                                                                                                  \
-    static void name(int64_t n, const float *x, const float *y, float *out) {                                         \
-        int64_t i = 0;                                                                                                 \
-        for (; i + VL <= n; i += VL) v_store(out + i, name##_v(v_load(x + i), v_load(y + i)));                         \
-        if (i < n) v_storen(out + i, name##_v(v_loadn(x + i, (int)(n - i)), v_loadn(y + i, (int)(n - i))), (int)(n - i)); \
+#define VECTOR(name, expr)                                                                                                  \
+    AY_INLINE vf name##_v(vf a, vf b) {                                                                                     \
+        (void)b;                                                                                                            \
+        return (expr);                                                                                                      \
+    }                                                                                                                       \
+    static void name(int64_t n, const float *x, const float *y, float *out) {                                               \
+        int64_t i = 0;                                                                                                      \
+        for (; i + VL <= n; i += VL) v_store(out + i, name##_v(v_load(x + i), v_load(y + i)));                              \
+        if (i < n) v_storen(out + i, name##_v(v_loadn(x + i, (int)(n - i)), v_loadn(y + i, (int)(n - i))), (int)(n - i));   \
     }
-#define SCALAR(name, expr)                                                                                             \
-    static void name(int64_t n, const float *x, const float *y, float *out) {                                         \
-        for (int64_t i = 0; i < n; i++) {                                                                              \
-            float a = x[i], b = y[i];                                                                                  \
-            (void)b;                                                                                                   \
-            out[i] = (expr);                                                                                           \
-        }                                                                                                              \
+#define SCALAR(name, expr)                                                                                                  \
+    static void name(int64_t n, const float *x, const float *y, float *out) {                                               \
+        for (int64_t i = 0; i < n; i++) {                                                                                   \
+            float a = x[i], b = y[i];                                                                                       \
+            (void)b;                                                                                                        \
+            out[i] = (expr);                                                                                                \
+        }                                                                                                                   \
     }
 
 VECTOR(add, v_add(a, b))
@@ -98,11 +98,13 @@ static int64_t round_f16(int64_t n, float *x) {
     return over;
 }
 
-#define ELT_FUNCTIONS                                                                                                  \
-    {[AY_ELT_ADD] = add, [AY_ELT_SUB] = subtract, [AY_ELT_MUL] = multiply, [AY_ELT_DIV] = divide, [AY_ELT_MAX] = larger, \
-     [AY_ELT_MIN] = smaller, [AY_ELT_POW] = power, [AY_ELT_MOD] = mod, [AY_ELT_COPY] = copy, [AY_ELT_ABS] = absolute,  \
-     [AY_ELT_EXP] = exponential, [AY_ELT_LOG] = logarithm, [AY_ELT_SQRT] = root, [AY_ELT_RSQRT] = rroot,               \
-     [AY_ELT_SIN] = sine, [AY_ELT_COS] = cosine, [AY_ELT_TANH] = tangent, [AY_ELT_ERF] = error, [AY_ELT_FLOOR] = down, \
-     [AY_ELT_CEIL] = up, [AY_ELT_ROUND] = nearest, [AY_ELT_SIGN] = sign, [AY_ELT_SIGMOID] = sigmoid,                   \
-     [AY_ELT_SILU] = silu, [AY_ELT_GELU_EXACT] = gelu_exact, [AY_ELT_GELU_TANH] = gelu_tanh,                           \
-     [AY_ELT_GELU_SIGMOID] = gelu_sigmoid}
+#define ELT_FUNCTIONS                                                                                                       \
+    {                                                                                                                       \
+        [AY_ELT_ADD] = add, [AY_ELT_SUB] = subtract, [AY_ELT_MUL] = multiply, [AY_ELT_DIV] = divide, [AY_ELT_MAX] = larger, \
+        [AY_ELT_MIN] = smaller, [AY_ELT_POW] = power, [AY_ELT_MOD] = mod, [AY_ELT_COPY] = copy, [AY_ELT_ABS] = absolute,    \
+        [AY_ELT_EXP] = exponential, [AY_ELT_LOG] = logarithm, [AY_ELT_SQRT] = root, [AY_ELT_RSQRT] = rroot,                 \
+        [AY_ELT_SIN] = sine, [AY_ELT_COS] = cosine, [AY_ELT_TANH] = tangent, [AY_ELT_ERF] = error, [AY_ELT_FLOOR] = down,   \
+        [AY_ELT_CEIL] = up, [AY_ELT_ROUND] = nearest, [AY_ELT_SIGN] = sign, [AY_ELT_SIGMOID] = sigmoid,                     \
+        [AY_ELT_SILU] = silu, [AY_ELT_GELU_EXACT] = gelu_exact, [AY_ELT_GELU_TANH] = gelu_tanh,                             \
+        [AY_ELT_GELU_SIGMOID] = gelu_sigmoid                                                                                \
+    }

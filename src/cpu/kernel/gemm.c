@@ -8,8 +8,8 @@
 #include <string.h>
 
 enum {
-    DOT_ROWS = 16,  /* at most this many rows of A go through dot products */
-    DOT_COLS = 32,  /* columns of C in one tile of those */
+    DOT_ROWS = 16, /* at most this many rows of A go through dot products */
+    DOT_COLS = 32, /* columns of C in one tile of those */
 };
 
 typedef struct job {
@@ -45,7 +45,11 @@ static void blocked_tile(void *arg, int64_t tile, int thread) {
     ay_mm mm = {.m = g->m, .n = g->n, .k = g->k, .c = g->c + at * j->g->stride_c, .ldc = g->ldc, .ldr = g->ldr};
     mm.a = (ay_operand){.panel = ay_panel_turned, .row = j->plan.pack, .f = g->a + at * j->g->stride_a, .ld = g->lda};
     if (g->w) mm.b = (ay_operand){.panel = ay_panel_weight, .row = j->plan.pack, .w = g->w, .k = g->k};
-    else mm.b = (ay_operand){.panel = g->b_trans ? ay_panel_turned : ay_panel_rows, .row = j->plan.pack, .f = g->b + at * j->g->stride_b, .ld = g->ldb};
+    else
+        mm.b = (ay_operand){.panel = g->b_trans ? ay_panel_turned : ay_panel_rows,
+                            .row = j->plan.pack,
+                            .f = g->b + at * j->g->stride_b,
+                            .ld = g->ldb};
     mm.finish = (ay_finish){.alpha = g->alpha, .bias = g->bias, .gate = g->gate, .residual = g->residual, .act = g->act};
     ay_mm_tile(&j->plan, &mm, tile % tiles, (float *)(j->scratch + (size_t)thread * j->per_thread));
 }
@@ -78,12 +82,16 @@ static void dots(const job *j, int64_t at, int64_t n, int count, int thread, flo
 static void dots_tile(void *arg, int64_t tile, int thread) {
     const job *j = arg;
     const ay_gemm *g = &j->g->one;
-    int64_t tiles = ay_div_up(g->n, DOT_COLS), at = tile / tiles, n0 = tile % tiles * DOT_COLS, n1 = ay_min_i64(g->n, n0 + DOT_COLS);
+    int64_t tiles = ay_div_up(g->n, DOT_COLS), at = tile / tiles, n0 = tile % tiles * DOT_COLS,
+            n1 = ay_min_i64(g->n, n0 + DOT_COLS);
     float sums[DOT_ROWS * DOT_COLS];
     for (int64_t n = n0; n < n1; n += AY_DOT_N) dots(j, at, n, (int)ay_min_i64(AY_DOT_N, n1 - n), thread, sums + (n - n0));
     for (int64_t m = 0; m < g->m; m++) {
-        ay_finish f = {.alpha = g->alpha, .bias = g->bias ? g->bias + n0 : NULL, .gate = g->gate ? g->gate + n0 : NULL,
-                       .residual = g->residual ? g->residual + m * g->ldr + n0 : NULL, .act = g->act};
+        ay_finish f = {.alpha = g->alpha,
+                       .bias = g->bias ? g->bias + n0 : NULL,
+                       .gate = g->gate ? g->gate + n0 : NULL,
+                       .residual = g->residual ? g->residual + m * g->ldr + n0 : NULL,
+                       .act = g->act};
         float *row = sums + m * DOT_COLS;
         j->plan.pack->finish(&f, n1 - n0, row);
         memcpy(g->c + at * j->g->stride_c + m * g->ldc + n0, row, (size_t)(n1 - n0) * sizeof(float));

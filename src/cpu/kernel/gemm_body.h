@@ -32,7 +32,7 @@ AY_INLINE void tile(const int rows, int64_t k, const float *a, const float *b, f
     }
 }
 
-#define HEIGHT(r)                                                                                                      \
-    static void tile_##r(int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool accumulate) {         \
-        tile(r, k, a, b, c, ldc, accumulate);                                                                          \
+#define HEIGHT(r)                                                                                                           \
+    static void tile_##r(int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool accumulate) {               \
+        tile(r, k, a, b, c, ldc, accumulate);                                                                               \
     }

@@ -18,7 +18,8 @@ static inline __attribute__((always_inline)) quad load(const float *p) {
     return v;
 }
 
-static inline __attribute__((always_inline)) void tile(const int rows, int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool accumulate) {
+static inline __attribute__((always_inline)) void tile(const int rows, int64_t k, const float *a, const float *b, float *c,
+                                                       int64_t ldc, bool accumulate) {
     quad lo[4] = {{0}}, hi[4] = {{0}};
     for (int64_t p = 0; p < k; p++, a += rows, b += NR) {
         quad b0 = load(b), b1 = load(b + 4);
@@ -37,11 +38,12 @@ static inline __attribute__((always_inline)) void tile(const int rows, int64_t k
     }
 }
 
-#define HEIGHT(r)                                                                                                      \
-    static void tile_##r(int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool accumulate) {         \
-        tile(r, k, a, b, c, ldc, accumulate);                                                                          \
+#define HEIGHT(r)                                                                                                           \
+    static void tile_##r(int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool accumulate) {               \
+        tile(r, k, a, b, c, ldc, accumulate);                                                                               \
     }
-HEIGHT(1) HEIGHT(2) HEIGHT(3) HEIGHT(4)
+HEIGHT(1)
+HEIGHT(2) HEIGHT(3) HEIGHT(4)
 
-extern const ay_gemm_f32_row ay_gemm_f32_c;
+    extern const ay_gemm_f32_row ay_gemm_f32_c;
 const ay_gemm_f32_row ay_gemm_f32_c = {"gemm_f32_c", AY_ISA_C, MR, NR, tile_4, {tile_1, tile_2, tile_3, tile_4}};

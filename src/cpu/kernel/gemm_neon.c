@@ -6,9 +6,10 @@
 #define NV 3
 #include "cpu/kernel/gemm_body.h"
 
-HEIGHT(1) HEIGHT(2) HEIGHT(3) HEIGHT(4) HEIGHT(5) HEIGHT(6) HEIGHT(7) HEIGHT(8)
+HEIGHT(1)
+HEIGHT(2) HEIGHT(3) HEIGHT(4) HEIGHT(5) HEIGHT(6) HEIGHT(7) HEIGHT(8)
 
-extern const ay_gemm_f32_row ay_gemm_f32_neon;
+    extern const ay_gemm_f32_row ay_gemm_f32_neon;
 const ay_gemm_f32_row ay_gemm_f32_neon = {
-    "gemm_f32_neon", AY_ISA_NEON, MR, NV * VL, tile_8, {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6, tile_7, tile_8},
+    "gemm_f32_neon", AY_ISA_NEON, MR, NV *VL, tile_8, {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6, tile_7, tile_8},
 };

@@ -12,14 +12,23 @@
 #include "base/pool.h"
 #include "quant/weight.h"
 
-typedef enum ay_act { AY_ACT_NONE, AY_ACT_GELU_TANH, AY_ACT_GELU_ERF, AY_ACT_GELU_SIGMOID, AY_ACT_SILU, AY_ACT_RELU, AY_ACT_SIGMOID, AY_ACT_TANH } ay_act;
+typedef enum ay_act {
+    AY_ACT_NONE,
+    AY_ACT_GELU_TANH,
+    AY_ACT_GELU_ERF,
+    AY_ACT_GELU_SIGMOID,
+    AY_ACT_SILU,
+    AY_ACT_RELU,
+    AY_ACT_SIGMOID,
+    AY_ACT_TANH
+} ay_act;
 
 /** How a driver runs: pool, instruction set, stop flag, and scratch (one block a thread, sized by the *_scratch call). */
 typedef struct ay_exec {
     ay_pool *pool;
     ay_isa isa;
     atomic_int *stop;
-    void *scratch;        /* 64-byte aligned; threads * per_thread + shared bytes, laid out by the driver */
+    void *scratch; /* 64-byte aligned; threads * per_thread + shared bytes, laid out by the driver */
     size_t scratch_bytes;
 } ay_exec;
 
@@ -44,7 +53,10 @@ typedef struct ay_gemm {
 size_t ay_gemm_scratch(ay_isa isa, int threads, const ay_gemm *g); /* from m, n, k, storage only */
 void ay_gemm_run(const ay_exec *ex, const ay_gemm *g);
 /** `batch` independent float32 products, threaded over batch and tiles; strides in elements (0: shared). */
-typedef struct ay_gemm_batch { ay_gemm one; int64_t batch, stride_a, stride_b, stride_c; } ay_gemm_batch;
+typedef struct ay_gemm_batch {
+    ay_gemm one;
+    int64_t batch, stride_a, stride_b, stride_c;
+} ay_gemm_batch;
 size_t ay_gemm_batch_scratch(ay_isa isa, int threads, const ay_gemm_batch *g);
 void ay_gemm_batch_run(const ay_exec *ex, const ay_gemm_batch *g);
 
@@ -71,7 +83,7 @@ typedef struct ay_conv {
     int64_t in[3], out[3], kernel[3], stride[3], dilation[3], before[3];
     const float *x;
     const ay_weight *w;
-    const float *wf; /* when the weight is a computed value */
+    const float *wf;              /* when the weight is a computed value */
     const float *bias, *residual; /* residual has the shape of y */
     ay_act act;
     float *y;
@@ -93,15 +105,45 @@ typedef struct ay_norm {
 } ay_norm;
 void ay_norm_run(const ay_exec *ex, const ay_norm *n);
 /** x [n, c, s]: groups, then y = norm * w[c] + b[c], then act. */
-typedef struct ay_group_norm_args { int64_t n, c, s, groups; const float *x, *w, *b; float *y; double eps; ay_act act; } ay_group_norm_args;
+typedef struct ay_group_norm_args {
+    int64_t n, c, s, groups;
+    const float *x, *w, *b;
+    float *y;
+    double eps;
+    ay_act act;
+} ay_group_norm_args;
 void ay_group_norm_run(const ay_exec *ex, const ay_group_norm_args *a);
 void ay_softmax_run(const ay_exec *ex, int64_t rows, int64_t d, const float *x, float *y); /* over the last dim */
 
 /** Elementwise with numpy broadcasting: up to 6 dims, strides in elements (0 where broadcast). */
 typedef enum ay_elt {
-    AY_ELT_ADD, AY_ELT_SUB, AY_ELT_MUL, AY_ELT_DIV, AY_ELT_MAX, AY_ELT_MIN, AY_ELT_POW, AY_ELT_MOD, /* two inputs */
-    AY_ELT_COPY, AY_ELT_ABS, AY_ELT_EXP, AY_ELT_LOG, AY_ELT_SQRT, AY_ELT_RSQRT, AY_ELT_SIN, AY_ELT_COS, AY_ELT_TANH, AY_ELT_ERF,
-    AY_ELT_FLOOR, AY_ELT_CEIL, AY_ELT_ROUND, AY_ELT_SIGN, AY_ELT_SIGMOID, AY_ELT_SILU, AY_ELT_GELU_EXACT, AY_ELT_GELU_TANH, AY_ELT_GELU_SIGMOID,
+    AY_ELT_ADD,
+    AY_ELT_SUB,
+    AY_ELT_MUL,
+    AY_ELT_DIV,
+    AY_ELT_MAX,
+    AY_ELT_MIN,
+    AY_ELT_POW,
+    AY_ELT_MOD, /* two inputs */
+    AY_ELT_COPY,
+    AY_ELT_ABS,
+    AY_ELT_EXP,
+    AY_ELT_LOG,
+    AY_ELT_SQRT,
+    AY_ELT_RSQRT,
+    AY_ELT_SIN,
+    AY_ELT_COS,
+    AY_ELT_TANH,
+    AY_ELT_ERF,
+    AY_ELT_FLOOR,
+    AY_ELT_CEIL,
+    AY_ELT_ROUND,
+    AY_ELT_SIGN,
+    AY_ELT_SIGMOID,
+    AY_ELT_SILU,
+    AY_ELT_GELU_EXACT,
+    AY_ELT_GELU_TANH,
+    AY_ELT_GELU_SIGMOID,
     AY_ELT_COUNT
 } ay_elt;
 typedef struct ay_elt_args {
@@ -114,22 +156,42 @@ typedef struct ay_elt_args {
 } ay_elt_args;
 void ay_elt_run(const ay_exec *ex, const ay_elt_args *a);
 /** Strided copy (permute, slice, expand, reverse, concat parts) of 1, 2, 4 or 8-byte elements, cache-blocked. */
-typedef struct ay_copy_args { int rank; int64_t dim[AY_MAX_RANK]; const void *x; int64_t xs[AY_MAX_RANK]; void *y; int64_t ys[AY_MAX_RANK]; int size; } ay_copy_args;
+typedef struct ay_copy_args {
+    int rank;
+    int64_t dim[AY_MAX_RANK];
+    const void *x;
+    int64_t xs[AY_MAX_RANK];
+    void *y;
+    int64_t ys[AY_MAX_RANK];
+    int size;
+} ay_copy_args;
 void ay_copy_run(const ay_exec *ex, const ay_copy_args *a);
 /** Rotary embedding: x, out [outer, rows, inner?]: see attr.rope. cos/sin given by strides over the dims of x. */
-typedef struct ay_rope_args { int rank; int64_t dim[AY_MAX_RANK]; const float *x, *cos, *sin; int64_t xs[AY_MAX_RANK], cs[AY_MAX_RANK]; bool interleaved; float *out; } ay_rope_args;
+typedef struct ay_rope_args {
+    int rank;
+    int64_t dim[AY_MAX_RANK];
+    const float *x, *cos, *sin;
+    int64_t xs[AY_MAX_RANK], cs[AY_MAX_RANK];
+    bool interleaved;
+    float *out;
+} ay_rope_args;
 void ay_rope_run(const ay_exec *ex, const ay_rope_args *a);
 /** out[i] = act(x[i]) * y[i], contiguous. */
 void ay_gated_run(const ay_exec *ex, ay_act act, int64_t n, const float *x, const float *y, float *out);
 void ay_round_f16_run(const ay_exec *ex, int64_t n, float *x, int64_t *overflows); /* in place: through half and back */
 
-/* ---- rows: the registration of every micro-kernel; dispatch, kcheck and bench read the same tables (kernels.c) ------- */
+/* ---- rows: the registration of every micro-kernel; dispatch, kcheck and bench read the same tables (kernels.c) ---- */
 
 /** acc tile of mr x nr from packed panels: a [k][mr], b [k][nr]; c (+)= a*b. height[r - 1] does the same for r < mr rows,
  *  with a [k][r]. */
 typedef void (*ay_gemm_f32_fn)(int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool accumulate);
 enum { AY_MAX_MR = 16, AY_MAX_NR = 32 };
-typedef struct ay_gemm_f32_row { const char *name; ay_isa isa; int mr, nr; ay_gemm_f32_fn fn, height[AY_MAX_MR]; } ay_gemm_f32_row;
+typedef struct ay_gemm_f32_row {
+    const char *name;
+    ay_isa isa;
+    int mr, nr;
+    ay_gemm_f32_fn fn, height[AY_MAX_MR];
+} ay_gemm_f32_row;
 const ay_gemm_f32_row *const *ay_gemm_f32_rows(int *n);
 const ay_gemm_f32_row *ay_gemm_f32_pick(ay_isa isa);
 

@@ -7,32 +7,32 @@
 
 /* The levels a family has on this processor family; every one of them is a file family_isa.c. */
 #if defined(__x86_64__)
-#define LEVELS(type, family)                                                                                           \
-    extern const type family##_c, family##_avx2, family##_avx512;                                                      \
+#define LEVELS(type, family)                                                                                                \
+    extern const type family##_c, family##_avx2, family##_avx512;                                                           \
     static const type *const family##_list[] = {&family##_c, &family##_avx2, &family##_avx512};
 #elif defined(__aarch64__)
-#define LEVELS(type, family)                                                                                           \
-    extern const type family##_c, family##_neon;                                                                       \
+#define LEVELS(type, family)                                                                                                \
+    extern const type family##_c, family##_neon;                                                                            \
     static const type *const family##_list[] = {&family##_c, &family##_neon};
 #else
-#define LEVELS(type, family)                                                                                           \
-    extern const type family##_c;                                                                                      \
+#define LEVELS(type, family)                                                                                                \
+    extern const type family##_c;                                                                                           \
     static const type *const family##_list[] = {&family##_c};
 #endif
 
-#define FAMILY(type, family)                                                                                           \
-    LEVELS(type, family)                                                                                               \
-    const type *const *family##_rows(int *n) {                                                                         \
-        *n = (int)(sizeof family##_list / sizeof *family##_list);                                                      \
-        return family##_list;                                                                                          \
-    }                                                                                                                  \
-    const type *family##_pick(ay_isa isa) {                                                                            \
-        int n;                                                                                                         \
-        const type *const *list = family##_rows(&n);                                                                   \
-        for (int i = n - 1; i > 0; i--) {                                                                              \
-            if (ay_isa_allows(isa, list[i]->isa)) return list[i];                                                      \
-        }                                                                                                              \
-        return list[0];                                                                                                \
+#define FAMILY(type, family)                                                                                                \
+    LEVELS(type, family)                                                                                                    \
+    const type *const *family##_rows(int *n) {                                                                              \
+        *n = (int)(sizeof family##_list / sizeof *family##_list);                                                           \
+        return family##_list;                                                                                               \
+    }                                                                                                                       \
+    const type *family##_pick(ay_isa isa) {                                                                                 \
+        int n;                                                                                                              \
+        const type *const *list = family##_rows(&n);                                                                        \
+        for (int i = n - 1; i > 0; i--) {                                                                                   \
+            if (ay_isa_allows(isa, list[i]->isa)) return list[i];                                                           \
+        }                                                                                                                   \
+        return list[0];                                                                                                     \
     }
 
 FAMILY(ay_gemm_f32_row, ay_gemm_f32)

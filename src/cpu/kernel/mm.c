@@ -8,9 +8,9 @@
 #include <string.h>
 
 enum {
-    KC = 384,           /* depth of a pass: long enough to make the traffic on C negligible */
-    A_FLOATS = 98304,   /* 384 KiB: under half of the second cache of the machines we know (1 to 2 MiB) */
-    NT = 768,           /* B of a tile: 1.2 MiB of the third cache a thread */
+    KC = 512,         /* depth of a pass: long enough to make the traffic on C negligible */
+    A_FLOATS = 98304, /* 384 KiB: under half of the second cache of the machines we know (1 to 2 MiB) */
+    NT = 768,         /* B of a tile: 1.5 MiB of the third cache a thread */
     MT = 1024,
     LEAST = 192,        /* a tile's side below which packing would show */
     TILES_A_THREAD = 6, /* so that threads finish together */
@@ -70,7 +70,8 @@ ay_mm_plan ay_mm_plan_make(ay_isa isa, int threads, int64_t batch, int64_t m, in
 size_t ay_mm_plan_scratch(const ay_mm_plan *p) { return (p->a_floats + p->b_floats) * sizeof(float); }
 
 /** One micro-tile that sticks out on the right: into a small square first. */
-static void ragged(ay_gemm_f32_fn fn, int nr, int64_t k, const float *a, const float *b, int rows, int cols, float *c, int64_t ldc, bool accumulate) {
+static void ragged(ay_gemm_f32_fn fn, int nr, int64_t k, const float *a, const float *b, int rows, int cols, float *c,
+                   int64_t ldc, bool accumulate) {
     _Alignas(64) float t[AY_MAX_MR * AY_MAX_NR];
     fn(k, a, b, t, nr, false);
     for (int i = 0; i < rows; i++) {
@@ -79,7 +80,8 @@ static void ragged(ay_gemm_f32_fn fn, int nr, int64_t k, const float *a, const f
 }
 
 /** C [m][n] (+)= packed A [m][kn] * packed B [kn][n]. */
-static void block(const ay_gemm_f32_row *g, int64_t m, int64_t n, int64_t kn, const float *a, const float *b, float *c, int64_t ldc, bool accumulate) {
+static void block(const ay_gemm_f32_row *g, int64_t m, int64_t n, int64_t kn, const float *a, const float *b, float *c,
+                  int64_t ldc, bool accumulate) {
     for (int64_t j = 0; j < n; j += g->nr) {
         int cols = (int)ay_min_i64(g->nr, n - j);
         for (int64_t i = 0; i < m; i += g->mr) {

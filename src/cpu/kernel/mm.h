@@ -21,25 +21,28 @@ struct ay_operand {
     int64_t k, w_first;
     const void *more; /* whatever the panel function knows (conv.c) */
 };
-void ay_panel_turned(const ay_operand *o, int64_t at, int count, int width, int64_t k0, int64_t kn, float *dst); /* f [at][k] */
-void ay_panel_rows(const ay_operand *o, int64_t at, int count, int width, int64_t k0, int64_t kn, float *dst);   /* f [k][at] */
-void ay_panel_weight(const ay_operand *o, int64_t at, int count, int width, int64_t k0, int64_t kn, float *dst); /* w [at][k] */
+void ay_panel_turned(const ay_operand *o, int64_t at, int count, int width, int64_t k0, int64_t kn,
+                     float *dst); /* f [at][k] */
+void ay_panel_rows(const ay_operand *o, int64_t at, int count, int width, int64_t k0, int64_t kn,
+                   float *dst); /* f [k][at] */
+void ay_panel_weight(const ay_operand *o, int64_t at, int count, int width, int64_t k0, int64_t kn,
+                     float *dst); /* w [at][k] */
 
 typedef struct ay_mm {
     int64_t m, n, k;
     ay_operand a, b;
     float *c;
     int64_t ldc;
-    ay_finish finish;       /* bias, gate: along n; residual: its first row */
-    const float *bias_m;    /* bias along m instead */
+    ay_finish finish;    /* bias, gate: along n; residual: its first row */
+    const float *bias_m; /* bias along m instead */
     int64_t ldr;
 } ay_mm;
 
 typedef struct ay_mm_plan {
     const ay_gemm_f32_row *kernel;
     const ay_pack_row *pack;
-    int64_t mt, nt;           /* a job's tile of C */
-    int64_t mc, kc;           /* block of A that stays in the second cache */
+    int64_t mt, nt; /* a job's tile of C */
+    int64_t mc, kc; /* block of A that stays in the second cache */
     int64_t tiles_m, tiles_n;
     size_t a_floats, b_floats; /* scratch a thread */
 } ay_mm_plan;

@@ -28,7 +28,11 @@ static void norm_tile(void *arg, int64_t tile, int thread) {
         const float *x = n->x + row * n->d;
         double mean, squares;
         j->row->moments(n->rms, n->d, x, &mean, &squares);
-        ay_affine a = {.mean = (float)mean, .by = inverse(squares, n->d, n->eps), .w = n->w, .b = n->b, .one = n->mod_plus_one ? 1.0f : 0.0f};
+        ay_affine a = {.mean = (float)mean,
+                       .by = inverse(squares, n->d, n->eps),
+                       .w = n->w,
+                       .b = n->b,
+                       .one = n->mod_plus_one ? 1.0f : 0.0f};
         if (n->scale) a.scale = n->scale + mod;
         if (n->shift) a.shift = n->shift + mod;
         j->row->affine(&a, n->d, x, n->y + row * n->d);

@@ -15,7 +15,8 @@ AY_INLINE vf loadn_as(const ay_dtype t, const char *p, int n) {
 
 /** VL columns (fewer at the end of k) of up to VL rows, turned. Narrow panels are written in rising order with whole
  *  vectors, each overwriting what the one before spilled; only the last of the panel must stop in time. */
-AY_INLINE void turn_block(const ay_dtype t, const char *src, int64_t pitch, int rows, int kn, int lanes, int width, bool spill, float *dst) {
+AY_INLINE void turn_block(const ay_dtype t, const char *src, int64_t pitch, int rows, int kn, int lanes, int width,
+                          bool spill, float *dst) {
     vf r[VL];
     if (kn == VL && rows == VL) {
         AY_UNROLL for (int i = 0; i < VL; i++) r[i] = load_as(t, src + i * pitch);
@@ -42,7 +43,8 @@ AY_INLINE void turn_as(const ay_dtype t, const void *src, int64_t ld, int rows, 
         for (int r0 = 0; r0 < width; r0 += VL) {
             int left = rows - r0 < 0 ? 0 : rows - r0, lanes = width - r0 < VL ? width - r0 : VL;
             bool spill = width < VL && p + 2 * VL <= k;
-            turn_block(t, (const char *)src + r0 * pitch + p * size, pitch, left < VL ? left : VL, kn, lanes, width, spill, dst + p * width + r0);
+            turn_block(t, (const char *)src + r0 * pitch + p * size, pitch, left < VL ? left : VL, kn, lanes, width, spill,
+                       dst + p * width + r0);
         }
     }
 }

@@ -9,7 +9,7 @@
 
 #include "cpu/kernel/kernel.h"
 
-/* ---- elementwise: contiguous numbers; operations with one input ignore y; out may be x or y -------------------------- */
+/* ---- elementwise: contiguous numbers; operations with one input ignore y; out may be x or y ----------------------- */
 typedef void (*ay_elt_fn)(int64_t n, const float *x, const float *y, float *out);
 typedef struct ay_elt_row {
     const char *name;
@@ -21,7 +21,7 @@ typedef struct ay_elt_row {
 const ay_elt_row *const *ay_elt_rows(int *n);
 const ay_elt_row *ay_elt_pick(ay_isa isa);
 
-/* ---- packing: what stands between memory and the micro-kernels -------------------------------------------------------- */
+/* ---- packing: what stands between memory and the micro-kernels ---------------------------------------------------- */
 
 /** What happens to a finished row of sums: c = residual + gate * act(alpha * c + bias). */
 typedef struct ay_finish {
@@ -47,7 +47,7 @@ typedef struct ay_pack_row {
 const ay_pack_row *const *ay_pack_rows(int *n);
 const ay_pack_row *ay_pack_pick(ay_isa isa);
 
-/* ---- dot products: few rows of a against rows of a weight as it lies in the file ---------------------------------------- */
+/* ---- dot products: few rows of a against rows of a weight as it lies in the file ---------------------------------- */
 enum { AY_DOT_M = 4, AY_DOT_N = 4 };
 /** out[i * AY_DOT_N + j] = a row i . w row j, for m, n in 1..4; w is float32, float16 or bfloat16. */
 typedef struct ay_dot_row {
@@ -58,13 +58,14 @@ typedef struct ay_dot_row {
 const ay_dot_row *const *ay_dot_rows(int *n);
 const ay_dot_row *ay_dot_pick(ay_isa isa);
 
-/* ---- attention: score panels s [keys][width], one column a query, width a multiple of the micro-kernel's nr ------------ */
+/* ---- attention: score panels s [keys][width], one column a query, width a multiple of the micro-kernel's nr ------- */
 typedef struct ay_attn_row {
     const char *name;
     ay_isa isa;
     /** Scores times `scale` plus mask (panel like s, or one number a key, or neither) become e^(score - top); top [width] is
      *  raised to the largest seen, sum [width] counts on, shrink [width] is what earlier results must be multiplied by. */
-    void (*soften)(int64_t keys, int width, float *s, float scale, const float *mask, const float *key_mask, float *top, float *sum, float *shrink);
+    void (*soften)(int64_t keys, int width, float *s, float scale, const float *mask, const float *key_mask, float *top,
+                   float *sum, float *shrink);
     void (*rescale)(int64_t rows, int width, float *o, const float *by); /* o [rows][width] times by [width] */
     /** out [cols][rows] (ld apart) = o [rows][width] turned, column c over sum[c]; where nothing was summed: 0. */
     void (*unturn)(int64_t rows, int width, int cols, const float *o, const float *sum, float *out, int64_t ld);
@@ -72,7 +73,7 @@ typedef struct ay_attn_row {
 const ay_attn_row *const *ay_attn_rows(int *n);
 const ay_attn_row *ay_attn_pick(ay_isa isa);
 
-/* ---- convolution: from pictures to panels ------------------------------------------------------------------------------- */
+/* ---- convolution: from pictures to panels ------------------------------------------------------------------------- */
 
 /** For each of n channels, `len` numbers go to dst (channels dst_step apart): 0 for positions before lo and from hi on, else
  *  src[position * step] (channels src_step apart; only positions lo .. hi - 1 may be read). */
@@ -92,10 +93,10 @@ typedef struct ay_conv_row {
 const ay_conv_row *const *ay_conv_rows(int *n);
 const ay_conv_row *ay_conv_pick(ay_isa isa);
 
-/* ---- rows of numbers: normalisation, softmax, rotary embedding --------------------------------------------------------------- */
+/* ---- rows of numbers: normalisation, softmax, rotary embedding ---------------------------------------------------- */
 
-/** What becomes of a row once its mean and 1 / deviation are known: ((x - mean) * by * w + b) * (scale + one) + shift, each of
- *  the four optional. */
+/** What becomes of a row once its mean and 1 / deviation are known: ((x - mean) * by * w + b) * (scale + one) + shift, each
+ *  of the four optional. */
 typedef struct ay_affine {
     float mean, by;
     const float *w, *b, *scale, *shift;

@@ -83,7 +83,8 @@ AY_INLINE vf v_round_f16(vf a) { return vcvt_f32_f16(vcvt_f16_f32(a)); }
 AY_INLINE float v_hsum(vf a) { return vaddvq_f32(a); }
 AY_INLINE float v_hmax(vf a) { return vmaxvq_f32(a); }
 AY_INLINE void v_transpose(vf r[VL]) {
-    float32x4_t a = vtrn1q_f32(r[0], r[1]), b = vtrn2q_f32(r[0], r[1]), c = vtrn1q_f32(r[2], r[3]), d = vtrn2q_f32(r[2], r[3]);
+    float32x4_t a = vtrn1q_f32(r[0], r[1]), b = vtrn2q_f32(r[0], r[1]), c = vtrn1q_f32(r[2], r[3]),
+                d = vtrn2q_f32(r[2], r[3]);
     r[0] = vcombine_f32(vget_low_f32(a), vget_low_f32(c));
     r[1] = vcombine_f32(vget_low_f32(b), vget_low_f32(d));
     r[2] = vcombine_f32(vget_high_f32(a), vget_high_f32(c));

@@ -10,14 +10,26 @@
 typedef float vf;
 typedef int vm;
 
-AY_INLINE vf v_load(const void *p) { float v; memcpy(&v, p, 4); return v; }
+AY_INLINE vf v_load(const void *p) {
+    float v;
+    memcpy(&v, p, 4);
+    return v;
+}
 AY_INLINE void v_store(float *p, vf v) { *p = v; }
 AY_INLINE vf v_loadn(const void *p, int n) { return v_load(p); }
 /** Lanes lo .. hi - 1 of the vector at p, the others 0 and not touched. */
 AY_INLINE vf v_load_between(const void *p, int lo, int hi) { return lo <= 0 && hi > 0 ? v_load(p) : 0.0f; }
 AY_INLINE void v_storen(float *p, vf v, int n) { *p = v; }
-AY_INLINE vf v_load_f16(const void *p) { uint16_t h; memcpy(&h, p, 2); return ay_f16_to_f32(h); }
-AY_INLINE vf v_load_bf16(const void *p) { uint16_t h; memcpy(&h, p, 2); return ay_bf16_to_f32(h); }
+AY_INLINE vf v_load_f16(const void *p) {
+    uint16_t h;
+    memcpy(&h, p, 2);
+    return ay_f16_to_f32(h);
+}
+AY_INLINE vf v_load_bf16(const void *p) {
+    uint16_t h;
+    memcpy(&h, p, 2);
+    return ay_bf16_to_f32(h);
+}
 AY_INLINE vf v_loadn_f16(const void *p, int n) { return v_load_f16(p); }
 AY_INLINE vf v_loadn_bf16(const void *p, int n) { return v_load_bf16(p); }
 AY_INLINE vf v_load_i8(const void *p) { return (float)*(const int8_t *)p; }

@@ -8,14 +8,20 @@
 typedef __m256 vf;
 typedef __m256 vm;
 
-AY_INLINE __m256i v_first(int n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+AY_INLINE __m256i v_first(int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
 AY_INLINE vf v_load(const void *p) { return _mm256_loadu_ps(p); }
 AY_INLINE void v_store(float *p, vf v) { _mm256_storeu_ps(p, v); }
 AY_INLINE vf v_loadn(const void *p, int n) { return _mm256_maskload_ps(p, v_first(n)); }
-AY_INLINE vf v_load_between(const float *p, int lo, int hi) { return _mm256_maskload_ps(p, _mm256_andnot_si256(v_first(lo), v_first(hi))); }
+AY_INLINE vf v_load_between(const float *p, int lo, int hi) {
+    return _mm256_maskload_ps(p, _mm256_andnot_si256(v_first(lo), v_first(hi)));
+}
 AY_INLINE void v_storen(float *p, vf v, int n) { _mm256_maskstore_ps(p, v_first(n), v); }
 AY_INLINE vf v_load_f16(const void *p) { return _mm256_cvtph_ps(_mm_loadu_si128(p)); }
-AY_INLINE vf v_load_bf16(const void *p) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p)), 16)); }
+AY_INLINE vf v_load_bf16(const void *p) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p)), 16));
+}
 AY_INLINE vf v_loadn_f16(const void *p, int n) {
     uint16_t t[8] = {0};
     memcpy(t, p, (size_t)n * 2);
@@ -43,7 +49,9 @@ AY_INLINE vf v_floor(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEG_INF | _
 AY_INLINE vf v_ceil(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC); }
 AY_INLINE vf v_abs(vf a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
 /** (-a1, a0, -a3, a2, ..): a quarter turn of each pair. */
-AY_INLINE vf v_turn_pairs(vf a) { return _mm256_xor_ps(_mm256_permute_ps(a, 0xb1), _mm256_castsi256_ps(_mm256_set1_epi64x(0x80000000))); }
+AY_INLINE vf v_turn_pairs(vf a) {
+    return _mm256_xor_ps(_mm256_permute_ps(a, 0xb1), _mm256_castsi256_ps(_mm256_set1_epi64x(0x80000000)));
+}
 AY_INLINE vf v_copysign(vf mag, vf sign) { return _mm256_or_ps(v_abs(mag), _mm256_and_ps(_mm256_set1_ps(-0.0f), sign)); }
 AY_INLINE vm v_lt(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
 AY_INLINE vm v_isnan(vf a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }

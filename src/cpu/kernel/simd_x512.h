@@ -13,7 +13,13 @@ AY_INLINE vf v_load(const void *p) { return _mm512_loadu_ps(p); }
 AY_INLINE void v_store(float *p, vf v) { _mm512_storeu_ps(p, v); }
 AY_INLINE vf v_loadn(const void *p, int n) { return _mm512_maskz_loadu_ps(v_first(n), p); }
 AY_INLINE vf v_load_between(const float *p, int lo, int hi) {
-    return _mm512_maskz_loadu_ps((vm)(v_first(hi < 0 ? 0 : hi > 16 ? 16 : hi) & ~v_first(lo < 0 ? 0 : lo > 16 ? 16 : lo)), p);
+    return _mm512_maskz_loadu_ps((vm)(v_first(hi < 0    ? 0
+                                              : hi > 16 ? 16
+                                                        : hi) &
+                                      ~v_first(lo < 0    ? 0
+                                               : lo > 16 ? 16
+                                                         : lo)),
+                                 p);
 }
 AY_INLINE void v_storen(float *p, vf v, int n) { _mm512_mask_storeu_ps(p, v_first(n), v); }
 AY_INLINE vf v_load_f16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256(p)); }

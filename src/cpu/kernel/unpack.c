@@ -10,6 +10,12 @@
 
 static float number(ay_dtype t, const void *p, int64_t i) {
     float v;
+    if (t == AY_F16) { /* a block's scale: once every few numbers */
+        uint16_t h;
+        memcpy(&h, (const char *)p + i * 2, sizeof h);
+        return ay_f16_to_f32(h);
+    }
+    if (t == AY_I8) return (float)((const int8_t *)p)[i];
     ay_convert_to_f32(t, p, i, 1, &v);
     return v;
 }
@@ -24,7 +30,8 @@ static bool blocks_simple(const ay_weight *w) {
     return w->rank == 2 || w->scale_dim[w->rank - 1] == 1;
 }
 
-static void unpack_blocks(const ay_pack_row *p, const ay_weight *w, int64_t k, int64_t row, int64_t k0, int64_t n, float *out) {
+static void unpack_blocks(const ay_pack_row *p, const ay_weight *w, int64_t k, int64_t row, int64_t k0, int64_t n,
+                          float *out) {
     int64_t across = w->scale_dim[w->rank - 1], run = k / across, block_row = row / (w->dim[0] / w->scale_dim[0]);
     for (int64_t i = k0; i < k0 + n;) {
         int64_t b = i / run, end = ay_min_i64(k0 + n, (b + 1) * run), at = block_row * across + b;

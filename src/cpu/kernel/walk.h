@@ -11,13 +11,14 @@
 enum { AY_WALK_OPERANDS = 3 };
 
 typedef struct ay_walk {
-    int rank; /* at least 1 */
+    int rank;                                                   /* at least 1 */
     int64_t dim[AY_MAX_RANK], s[AY_WALK_OPERANDS][AY_MAX_RANK]; /* strides in elements */
 } ay_walk;
 
 /** dim and strides as the arguments give them (a NULL stride array is all zeros); the last dimension is kept apart when
  *  keep_last is set (rope pairs numbers within it). */
-static inline ay_walk ay_walk_make(int rank, const int64_t *dim, const int64_t *s0, const int64_t *s1, const int64_t *s2, bool keep_last) {
+static inline ay_walk ay_walk_make(int rank, const int64_t *dim, const int64_t *s0, const int64_t *s1, const int64_t *s2,
+                                   bool keep_last) {
     const int64_t *in[AY_WALK_OPERANDS] = {s0, s1, s2};
     ay_walk w = {.rank = 0};
     for (int i = 0; i < rank; i++) {
