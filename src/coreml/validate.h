@@ -34,6 +34,8 @@ typedef struct ay_check {
     const char *op_name, *op_type;
     int opset; /* 5 .. 9 */
     ay_names values; /* name -> ay_seen */
+    int n_wide; /* values past the Neural Engine's extents in this function; the first one's sentence */
+    const char *wide;
     bool out_of_memory;
 } ay_check;
 

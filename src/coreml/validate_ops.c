@@ -259,6 +259,25 @@ static bool literal_true(const AyMil__Value *v) {
            v->immediate_value->tensor->bools->n_values == 1 && v->immediate_value->tensor->bools->values[0];
 }
 
+static bool bound_shape(const ay_check *c, const AyMil__Operation *op, const char *name, ay_type *t) {
+    const AyMil__Argument *a = ay_mil_argument(op, name);
+    if (!a || a->n_arguments != 1 || a->arguments[0]->binding_case != AY_MIL__BINDING__BINDING_NAME) return false;
+    const ay_seen *s = ay_names_get(&c->values, a->arguments[0]->name, strlen(a->arguments[0]->name));
+    return s && s->type && s->type->type_case == AY_MIL__VALUE_TYPE__TYPE_TENSOR_TYPE && s->type->tensor_type &&
+           ay_mil_type_get(s->type->tensor_type, t);
+}
+
+/* Queries, keys and values have the same rank and the same batch dims: nothing broadcasts here. */
+static void check_sdpa(ay_check *c, const AyMil__Operation *op) {
+    ay_type q, k, v;
+    if (!bound_shape(c, op, "query", &q) || !bound_shape(c, op, "key", &k) || !bound_shape(c, op, "value", &v)) return;
+    bool same = q.rank == k.rank && q.rank == v.rank;
+    for (int i = 0; same && i < q.rank - 2; i++) same = q.dim[i] == k.dim[i] && q.dim[i] == v.dim[i];
+    if (!same) ay_check_error(c, "query, key and value must have the same batch dimensions");
+    if (q.rank >= 3 && q.dim[0] >= 10)
+        ay_check_warn(c, "batch %lld: fused attention was seen to be wrong on GPUs from batch 10 on", (long long)q.dim[0]);
+}
+
 static void check_special(ay_check *c, const AyMil__Operation *op) {
     const char *pad_type = ay_mil_string(literal_of(c, op, "pad_type"));
     if (strcmp(op->type, "split") == 0 && !ay_mil_argument(op, "num_splits") == !ay_mil_argument(op, "split_sizes"))
@@ -266,13 +285,7 @@ static void check_special(ay_check *c, const AyMil__Operation *op) {
     if (strstr(op->type, "_pool") && pad_type && strcmp(pad_type, "same") == 0 &&
         literal_true(literal_of(c, op, "ceil_mode")))
         ay_check_error(c, "ceil_mode must be False when pad_type is equal to same");
-    if (strcmp(op->type, "scaled_dot_product_attention") == 0 && op->n_outputs == 1 && op->outputs[0]->type &&
-        op->outputs[0]->type->type_case == AY_MIL__VALUE_TYPE__TYPE_TENSOR_TYPE) {
-        ay_type t;
-        if (ay_mil_type_get(op->outputs[0]->type->tensor_type, &t) && t.rank >= 3 && t.dim[0] >= 10)
-            ay_check_warn(c, "batch %lld: fused attention was seen to be wrong on GPUs from batch 10 on",
-                          (long long)t.dim[0]);
-    }
+    if (strcmp(op->type, "scaled_dot_product_attention") == 0) check_sdpa(c, op);
 }
 
 void ay_check_operation(ay_check *c, const AyMil__Operation *op) {

@@ -165,8 +165,9 @@ static void check_extent(ay_check *c, const AyMil__TensorType *t, const char *na
         const AyMil__Dimension *d = t->dimensions[i];
         uint64_t most = i < 2 && t->n_dimensions >= 4 ? 65536 : 16384;
         if (d->dimension_case != AY_MIL__DIMENSION__DIMENSION_CONSTANT || d->constant->size <= most) continue;
-        ay_check_warn(c, "dimension %zu of %.100s is %llu, past the Neural Engine's %llu; this runs on GPU or CPU", i, name,
-                      (unsigned long long)d->constant->size, (unsigned long long)most);
+        if (c->n_wide++ == 0)
+            c->wide = ay_sprintf(c->arena, "dimension %zu of %.100s is %llu, past the Neural Engine's %llu", i, name,
+                                 (unsigned long long)d->constant->size, (unsigned long long)most);
         return;
     }
 }
@@ -278,6 +279,9 @@ static void check_function(ay_check *c, const char *name, const AyMil__Function 
     }
     for (size_t i = 0; b && c->opset && i < b->n_operations && !c->out_of_memory; i++) check_op(c, b->operations[i]);
     c->op_name = c->op_type = NULL;
+    if (c->n_wide && c->wide)
+        ay_check_warn(c, "%s (%d values in all are too wide); they run on GPU or CPU", c->wide, c->n_wide);
+    c->n_wide = 0;
     if (b) check_outputs(c, b);
     if (b && described) check_features(c, described, f, b);
     c->function = NULL;

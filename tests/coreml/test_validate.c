@@ -299,6 +299,15 @@ static void constexpr_axis(AyMil__Model *m) {
     op_ptr op = find_op(m, "constexpr_affine_dequantize");
     ((AyMil__Value *)(uintptr_t)ay_mil_attribute(op, "axis"))->immediate_value->tensor->ints->values[0] = 1;
 }
+static void to_sdpa(AyMil__Model *m) {
+    opset_string(m);
+    m->specification_version = 9;
+    set_text(&find_op(m, "matmul")->type, "scaled_dot_product_attention");
+    rename_arg(m, "scaled_dot_product_attention", "x", "query");
+    rename_arg(m, "scaled_dot_product_attention", "y", "key");
+    rename_arg(m, "scaled_dot_product_attention", "transpose_x", "value");
+    set_text(&find_arg(m, "scaled_dot_product_attention", "value")->arguments[0]->name, "k");
+}
 static void constexpr_param(AyMil__Model *m) {
     op_ptr op = find_op(m, "constexpr_affine_dequantize");
     for (size_t i = 0; i < op->n_attributes; i++)
@@ -319,6 +328,12 @@ static ay_graph *base_graph(ay_ctx *cx) {
 static ay_graph *five_graph(ay_ctx *cx) {
     ay_graph *g = ay_graph_new(cx);
     ay_set_output(g, "y", ay_layer_norm(g, ay_input(g, "x", S(AY_F32, 5, 1, 2, 2, 2, 8)), AY_NO_VALUE, AY_NO_VALUE, 1e-5));
+    return g;
+}
+static ay_graph *heads_graph(ay_ctx *cx) { /* keys of one head for two heads of queries, as a matmul may have them */
+    ay_graph *g = ay_graph_new(cx);
+    ay_val q = ay_input(g, "q", S(AY_F32, 4, 1, 2, 4, 8)), k = ay_input(g, "k", S(AY_F32, 4, 1, 1, 4, 8));
+    ay_set_output(g, "y", ay_matmul(g, q, k, false, true));
     return g;
 }
 static ay_graph *codes_graph(ay_ctx *cx) { return storage_graph(cx, &storages[0], AY_F16); }
@@ -377,6 +392,7 @@ static const struct mutation {
     {base_graph, not_utf8, "not UTF-8"},
     {base_graph, extra_attribute, "the attribute val is none that this operation has"},
     {five_graph, rank_five, "parameter x[0] has invalid rank 5, expected [3, 4]"},
+    {heads_graph, to_sdpa, "query, key and value must have the same batch dimensions"},
     {codes_graph, constexpr_shape, "declares output"},
     {codes_graph, constexpr_axis, "expected 1 or 24"},
     {codes_graph, constexpr_param, "Required param 'zero_point' is missing"},
