@@ -15,6 +15,7 @@ typedef struct ay_pass {
 /** Runs them in order, verifying after each when built without NDEBUG. */
 alloy_status ay_passes_run(ay_graph *g, const ay_pass *rows, int n);
 
+alloy_status ay_pass_order(ay_graph *g, void *arg); /* the order that follows from the outputs alone; drops what none needs */
 alloy_status ay_pass_dce(ay_graph *g, void *arg);  /* drops what no output needs (inputs stay) */
 alloy_status ay_pass_cse(ay_graph *g, void *arg);  /* equal nodes become one */
 alloy_status ay_pass_fold(ay_graph *g, void *arg); /* evaluates what depends on CONST only (up to 64 KB), drops no-ops */

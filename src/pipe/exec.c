@@ -41,7 +41,7 @@ alloy_status ay_part_graph(ay_ctx *cx, const ay_model_part *part, const ay_sizes
     alloy_status st = ay_graph_status(g);
     /* before what no output needs is dropped: a checkpoint holds weights of dead branches too */
     if (st == ALLOY_OK && source) st = ay_source_check(cx, source, g, part->arch);
-    if (st == ALLOY_OK) st = ay_pass_dce(g, NULL);
+    if (st == ALLOY_OK) st = ay_pass_order(g, NULL);
     if (st == ALLOY_OK && precision == AY_F16) st = to_half(cx, g, part->arch);
     if (st != ALLOY_OK) {
         ay_graph_free(g);
