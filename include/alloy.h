@@ -97,14 +97,15 @@ typedef struct alloy_convert_options {
     size_t size;
     const char *output_dir;   /**< "converted" */
     const char *name;         /**< the folder inside; default: the last part of the source's path */
-    const char *quantization; /**< "float16" (default) or "float32" */
+    const char *quantization; /**< "float16" (default), "float32", "int8", "int4" */
     const char *type;         /**< a model type as list-models shows it; checked against what was detected */
-    const char *target;       /**< "macos14" or "macos15"; default: the oldest that has what is needed */
+    const char *target;       /**< "macos14" or "macos15"; default: macos15 for int4, else macos14 */
     alloy_size image_size;    /**< pixels */
     int text_length;          /**< tokens of the long text encoder */
     const char *components;   /**< comma-separated package names; default: all */
     bool force;               /**< replace an existing folder */
     bool skip_validation;
+    int palette;              /**< instead of `quantization`: palettes of 4, 6 or 8 bits; 0: none */
 } alloy_convert_options;
 ALLOY_API void alloy_convert_options_init(alloy_convert_options *o);
 /** Converts the checkpoint folder `source` to OUTPUT_DIR/NAME/. Nothing appears under that name until it is whole. */

@@ -144,12 +144,20 @@ static const ay_keep_rule keep[] = {
 static const ay_alias aliases[] = {{"text_model.*", "*"}, {NULL, NULL}};
 static const char *const ignore[] = {"*position_ids", "text_projection.weight", NULL};
 
+static const ay_quant_rule quant_keep[] = {
+    {"*position_embedding.weight", AY_F16, "small, and added to every token"},
+    {"*token_embedding.weight", AY_I8, "a row is a token: nothing averages its error"},
+    {NULL, AY_NONE, NULL},
+};
+
 const ay_arch ay_arch_clip_text = {
-    .class_name = "CLIPTextModel", .graph_kind = "", .configure = configure, .build = build, .keep = keep, .aliases = aliases, .ignore = ignore};
+    .class_name = "CLIPTextModel", .graph_kind = "", .configure = configure, .build = build, .keep = keep, .aliases = aliases, .ignore = ignore,
+    .quant_keep = quant_keep};
 const ay_arch ay_arch_clip_text_projected = {.class_name = "CLIPTextModelWithProjection",
                                              .graph_kind = "",
                                              .configure = configure_projected,
                                              .build = build,
                                              .keep = keep,
                                              .aliases = aliases,
-                                             .ignore = ignore};
+                                             .ignore = ignore,
+                                             .quant_keep = quant_keep};

@@ -220,6 +220,16 @@ static const ay_keep_rule keep[] = {
     {NULL, AY_OP_COUNT, AY_NONE, NULL},
 };
 
+static const ay_quant_rule quant_keep[] = {
+    {"x_embedder.weight", AY_F16, "input projection: every value of the picture passes it"},
+    {"proj_out.weight", AY_F16, "output projection: its error is the picture's"},
+    {"context_embedder.weight", AY_F16, "input projection of the text, 0.1 % of the weights"},
+    {"time_text_embed.*.linear_1.weight", AY_F16, "input projections of timestep, guidance and pooled text"},
+    {"time_text_embed.*", AY_I8, "what it says reaches every block at once"},
+    {"norm_out.linear.weight", AY_I8, "scales the last residual stream, nothing after it averages its error"},
+    {NULL, AY_NONE, NULL},
+};
+
 static const char *const f32_inputs[] = {"timestep", "guidance", "img_ids", "txt_ids", NULL};
 
 const ay_arch ay_arch_flux = {
@@ -229,4 +239,5 @@ const ay_arch ay_arch_flux = {
     .build = build,
     .keep = keep,
     .f32_inputs = f32_inputs,
+    .quant_keep = quant_keep,
 };

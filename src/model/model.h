@@ -32,6 +32,13 @@ typedef struct ay_keep_rule {
     const char *reason;
 } ay_keep_rule;
 
+/** What quantisation leaves alone, or leaves more bits: by parameter name, before the rules by shape. First match wins. */
+typedef struct ay_quant_rule {
+    const char *name; /* glob; NULL ends the list */
+    ay_dtype least;   /* AY_F16: not quantised; AY_I8: 8 bits */
+    const char *reason;
+} ay_quant_rule;
+
 typedef struct ay_arch {
     const char *class_name; /* as config.json calls it: _class_name or architectures[0] */
     const char *graph_kind; /* which graph of the class: "" or "encoder" / "decoder" */
@@ -43,6 +50,7 @@ typedef struct ay_arch {
     const char *const *f32_inputs; /* NULL-terminated or NULL: inputs that stay float32 */
     const ay_alias *aliases;       /* name NULL ends; may be NULL */
     const char *const *ignore;     /* glob patterns of checkpoint tensors that are rightly unused */
+    const ay_quant_rule *quant_keep; /* may be NULL */
 } ay_arch;
 
 /** The architecture of a class (and kind), or NULL. */

@@ -144,5 +144,11 @@ static const ay_keep_rule keep[] = {
 static const ay_alias aliases[] = {{"shared.weight", "encoder.embed_tokens.weight"}, {NULL, NULL}};
 static const char *const ignore[] = {"encoder.embed_tokens.weight", "decoder.*", "lm_head.weight", NULL};
 
+static const ay_quant_rule quant_keep[] = {
+    {"*relative_attention_bias.weight", AY_F16, "added to every attention logit of every layer"},
+    {"shared.weight", AY_I8, "a row is a token: nothing averages its error"},
+    {NULL, AY_NONE, NULL},
+};
+
 const ay_arch ay_arch_t5_encoder = {
-    .class_name = "T5EncoderModel", .graph_kind = "", .configure = configure, .build = build, .keep = keep, .aliases = aliases, .ignore = ignore};
+    .class_name = "T5EncoderModel", .graph_kind = "", .configure = configure, .build = build, .keep = keep, .aliases = aliases, .ignore = ignore, .quant_keep = quant_keep};

@@ -170,17 +170,26 @@ static const ay_keep_rule keep[] = {{NULL, AY_OP_COUNT, AY_NONE, NULL}};
 static const char *const decoder_ignore[] = {"encoder.*", "quant_conv.*", NULL};
 static const char *const encoder_ignore[] = {"decoder.*", "post_quant_conv.*", NULL};
 
+static const ay_quant_rule quant_keep[] = {
+    {"*conv_in.weight", AY_F16, "input projection: every value passes it"},
+    {"*conv_out.weight", AY_F16, "output projection: its error is the picture's"},
+    {"*", AY_I8, "4 bits would show in every pixel, and these are 1 % of a model's weights"},
+    {NULL, AY_NONE, NULL},
+};
+
 const ay_arch ay_arch_vae_kl_decoder = {.class_name = "AutoencoderKL",
                                         .graph_kind = "decoder",
                                         .configure = configure,
                                         .build = build_decoder,
                                         .keep = keep,
                                         .aliases = aliases,
-                                        .ignore = decoder_ignore};
+                                        .ignore = decoder_ignore,
+                                        .quant_keep = quant_keep};
 const ay_arch ay_arch_vae_kl_encoder = {.class_name = "AutoencoderKL",
                                         .graph_kind = "encoder",
                                         .configure = configure,
                                         .build = build_encoder,
                                         .keep = keep,
                                         .aliases = aliases,
-                                        .ignore = encoder_ignore};
+                                        .ignore = encoder_ignore,
+                                        .quant_keep = quant_keep};

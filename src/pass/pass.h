@@ -46,6 +46,14 @@ typedef struct ay_precision {
 } ay_precision;
 alloy_status ay_pass_precision(ay_graph *g, void *arg); /* arg: const ay_precision * */
 
+/** Linear layers and convolutions whose weight has factors become product, mul, add. arg: const ay_factors *. */
+typedef struct ay_factors {
+    /** The name of the parameter with the factors of weight `name` (in g's arena or longer-lived), or NULL. */
+    const char *(*name)(void *user, ay_graph *g, const char *name);
+    void *user;
+} ay_factors;
+alloy_status ay_pass_factors(ay_graph *g, void *arg);
+
 /** Helper for passes: builds a new node list while mapping old values to new ones. */
 typedef struct ay_rewrite {
     ay_graph *g;      /* being rewritten: nodes appended here are the new list */

@@ -3,7 +3,7 @@
  * From a checkpoint folder to a model folder: every component's graph is built and checked against its tensors before a
  * byte is written; then the packages are streamed into NAME.partial/, which becomes NAME/ when all of it is whole.
  */
-#include "pipe/pipe.h"
+#include "pipe/convert_quant.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -19,9 +19,14 @@ typedef struct conversion {
     ay_graph *graphs[AY_MAX_PARTS];
     char *partial, *final;
     uint64_t total, done; /* bytes of source tensors */
+    uint64_t weights;     /* bytes of weights to be written */
     ay_target target;
+    const char *quantization; /* as alloy.json names it */
+    ay_quant_kind kind;
+    ay_part_quant quant[AY_MAX_PARTS];
     const ay_model_part *part; /* being written */
     const ay_source *from;
+    ay_part_quant *how;
     bool writing; /* NAME.partial/ is ours to clear away */
 } conversion;
 
@@ -115,6 +120,10 @@ static alloy_status read_parts(conversion *v) {
     return ALLOY_OK;
 }
 
+static uint64_t weight_bytes(const ay_weight *w) {
+    return ay_weight_data_bytes(w) + ay_weight_scale_bytes(w) + ay_weight_offset_bytes(w) + ay_weight_lut_bytes(w);
+}
+
 /* Graphs for the sizes asked for, each checked against its tensors. */
 static alloy_status build_parts(conversion *v) {
     ay_ctx *cx = v->cx;
@@ -127,9 +136,11 @@ static alloy_status build_parts(conversion *v) {
         AY_TRY(m->row->sizes(cx, m, p->row, m->width, m->height, m->text_length, &p->sizes));
         AY_TRY(ay_source_open(cx, dir, &v->sources[i]));
         AY_TRY(ay_part_graph(cx, p, &p->sizes, m->precision, v->sources[i], &v->graphs[i]));
+        AY_TRY(ay_part_quant_plan(cx, m->arena, v->kind, p->arch, v->graphs[i], &v->quant[i]));
         for (int k = 0; k < v->graphs[i]->n_nodes; k++) {
             const ay_node *n = &v->graphs[i]->nodes[k];
             if (n->op != AY_OP_PARAM) continue;
+            v->weights += weight_bytes(n->weight);
             const ay_st_tensor *t = ay_source_find(v->sources[i], p->arch, n->name, NULL);
             if (t) v->total += t->bytes;
         }
@@ -151,10 +162,16 @@ static alloy_status put_piece(void *user, const void *bytes, size_t n) {
     return ay_check_stop(a->v->cx);
 }
 
+static void count_done(void *user, uint64_t bytes) {
+    conversion *v = user;
+    v->done += bytes;
+    ay_progress(v->cx, v->part->row->package, (double)v->done, (double)v->total);
+}
+
 static alloy_status stream_param(void *user, const ay_node *param, ay_part part, ay_sink *out) {
     conversion *v = user;
     put_adapter a = {out, v};
-    if (part != AY_PART_DATA) return ay_fail(v->cx, ALLOY_E_INTERNAL, "\"%s\": only plain storage is written here", param->name);
+    if (ay_part_quant_has(v->how, param)) return ay_part_quant_stream(v->how, v->from, v->part->arch, param, part, out, count_done, v);
     return ay_source_stream(v->cx, v->from, v->part->arch, param->name, param->weight->data_dtype, put_piece, &a, &v->done);
 }
 
@@ -168,6 +185,7 @@ static alloy_status write_part(conversion *v, int i, json_t *components) {
     ay_model_part *p = &v->m->parts[i];
     v->part = p;
     v->from = v->sources[i];
+    v->how = &v->quant[i];
     char hash[65];
     ay_source_hash(v->from, hash);
     ay_arena *arena = ay_arena_new();
@@ -187,14 +205,18 @@ static alloy_status write_part(conversion *v, int i, json_t *components) {
             ay_type t = {.dtype = w->data_dtype, .rank = w->rank};
             memcpy(t.dim, w->dim, sizeof t.dim);
             params += ay_type_count(&t);
-            bytes += (int64_t)(ay_weight_data_bytes(w) + ay_weight_scale_bytes(w) + ay_weight_offset_bytes(w) + ay_weight_lut_bytes(w));
+            bytes += (int64_t)weight_bytes(w);
         }
         json_object_set_new(components, p->row->package,
                             json_pack("{s:s, s:s, s:s, s:O, s:o, s:I, s:I, s:s, s:o}", "package",
                                       ay_path_base(path), "class", p->arch->class_name, "folder", p->row->folder, "config", p->config,
                                       "sizes", sizes_json(&p->sizes), "parameters", (json_int_t)params, "bytes", (json_int_t)bytes,
                                       "source_sha256", hash, "weights", ay_weight_table(entries, n)));
+        if (v->kind != AY_QUANT_NONE) {
+            json_object_set_new(json_object_get(components, p->row->package), "quantization", ay_part_quant_table(v->how, p->row->package));
+        }
     }
+    ay_part_quant_close(v->how);
     ay_arena_free(arena);
     return st;
 }
@@ -219,7 +241,7 @@ static alloy_status write_manifest(conversion *v, json_t *components, json_t *pr
     ay_model *m = v->m;
     json_t *j = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:O, s:O, s:O}", "format", 1, "alloy", ALLOY_VERSION, "name",
                           ay_path_base(v->final), "type", m->row->type, "pipeline", m->row->class_name, "quantization",
-                          m->precision == AY_F32 ? "float32" : "float16", "target", v->target == AY_TARGET_MACOS15 ? "macos15" : "macos14",
+                          v->quantization, "target", v->target == AY_TARGET_MACOS15 ? "macos15" : "macos14",
                           "width", m->width, "height", m->height, "text_length", m->text_length, "prediction", prediction, "scheduler",
                           m->scheduler, "components", components);
     char *path = ay_path_join(m->arena, v->partial, "alloy.json");
@@ -259,9 +281,9 @@ static alloy_status write_all(conversion *v, json_t *components, json_t *predict
         AY_TRY(ay_remove_tree(cx, v->partial));
     }
     int64_t available = ay_disk_free(v->o->output_dir);
-    if (available >= 0 && v->m->precision == AY_F16 && (uint64_t)available < v->total / 2) {
+    if (available >= 0 && (uint64_t)available < v->weights) {
         return ay_fail(cx, ALLOY_E_IO, "%s: %.1f GB free, about %.1f GB needed; make room or choose another --output-dir", v->o->output_dir,
-                       (double)available / 1e9, (double)v->total / 1e9);
+                       (double)available / 1e9, (double)v->weights / 1e9);
     }
     AY_TRY(ay_mkdirs(cx, v->partial));
     v->writing = true;
@@ -277,16 +299,48 @@ static alloy_status write_all(conversion *v, json_t *components, json_t *predict
 
 /* ---- the whole -------------------------------------------------------------------------------------------------------------- */
 
-static alloy_status check_options(ay_ctx *cx, const alloy_convert_options *o, conversion *v) {
-    static const char *const kinds[] = {"float16", "float32"};
-    const char *q = o->quantization ? o->quantization : kinds[0];
-    if (strcmp(q, kinds[0]) != 0 && strcmp(q, kinds[1]) != 0) {
-        return ay_fail(cx, ALLOY_E_USAGE, "quantization \"%s\" is not known; float16 and float32 are", q);
-    }
-    v->m->precision = strcmp(q, kinds[1]) == 0 ? AY_F32 : AY_F16;
-    v->target = AY_TARGET_MACOS14;
+/* What --quantization takes: how each target stores it, and which target it is written for unless one is named. */
+static const struct {
+    const char *name;
+    ay_dtype precision;
+    ay_quant_kind kind[2]; /* by ay_target */
+    ay_target target;
+} quantizations[] = {
+    {"float16", AY_F16, {AY_QUANT_NONE, AY_QUANT_NONE}, AY_TARGET_MACOS14},
+    {"float32", AY_F32, {AY_QUANT_NONE, AY_QUANT_NONE}, AY_TARGET_MACOS14},
+    {"int8", AY_F16, {AY_QUANT_INT8, AY_QUANT_INT8}, AY_TARGET_MACOS14},
+    {"int4", AY_F16, {AY_QUANT_PALETTE4, AY_QUANT_INT4}, AY_TARGET_MACOS15},
+};
+static const struct {
+    int bits;
+    const char *name;
+    ay_quant_kind kind;
+} palettes[] = {{4, "palette4", AY_QUANT_PALETTE4}, {6, "palette6", AY_QUANT_PALETTE6}, {8, "palette8", AY_QUANT_PALETTE8}};
+
+static alloy_status check_quantization(ay_ctx *cx, const alloy_convert_options *o, conversion *v) {
+    enum { N = sizeof quantizations / sizeof quantizations[0], P = sizeof palettes / sizeof palettes[0] };
+    const char *q = o->quantization ? o->quantization : "float16";
+    size_t i = 0, k = 0;
+    while (i < N && strcmp(q, quantizations[i].name) != 0) i++;
+    if (i == N) return ay_fail(cx, ALLOY_E_USAGE, "quantization \"%s\" is not known; float16, float32, int8 and int4 are", q);
+    v->m->precision = quantizations[i].precision;
+    v->quantization = quantizations[i].name;
+    v->target = o->palette ? AY_TARGET_MACOS14 : quantizations[i].target;
     if (o->target && strcmp(o->target, "macos15") == 0) v->target = AY_TARGET_MACOS15;
-    else if (o->target && strcmp(o->target, "macos14") != 0) return ay_fail(cx, ALLOY_E_USAGE, "target \"%s\" is not known; macos14 and macos15 are", o->target);
+    else if (o->target && strcmp(o->target, "macos14") == 0) v->target = AY_TARGET_MACOS14;
+    else if (o->target) return ay_fail(cx, ALLOY_E_USAGE, "target \"%s\" is not known; macos14 and macos15 are", o->target);
+    v->kind = quantizations[i].kind[v->target];
+    if (!o->palette) return ALLOY_OK;
+    if (o->quantization) return ay_fail(cx, ALLOY_E_USAGE, "--palette and --quantization each say how to store weights; give one of them");
+    while (k < P && palettes[k].bits != o->palette) k++;
+    if (k == P) return ay_fail(cx, ALLOY_E_USAGE, "palettes have 4, 6 or 8 bits, not %d", o->palette);
+    v->kind = palettes[k].kind;
+    v->quantization = palettes[k].name;
+    return ALLOY_OK;
+}
+
+static alloy_status check_options(ay_ctx *cx, const alloy_convert_options *o, conversion *v) {
+    AY_TRY(check_quantization(cx, o, v));
     if (o->image_size.width < 0 || o->image_size.height < 0 || o->text_length < 0) return ay_fail(cx, ALLOY_E_USAGE, "sizes cannot be negative");
     return ALLOY_OK;
 }
@@ -320,7 +374,7 @@ static alloy_status convert(conversion *v, json_t *components, json_t *predictio
     AY_TRY(m->row->defaults(v->cx, m, &m->width, &m->height, &m->text_length, prediction));
     AY_TRY(build_parts(v));
     ay_log(v->cx, AY_LOG_INFO, "%s: %s, %s for %s, %dx%d pixels, %d text tokens", v->source, m->row->class_name,
-           m->precision == AY_F32 ? "float32" : "float16", v->target == AY_TARGET_MACOS15 ? "macOS 15" : "macOS 14", m->width, m->height,
+           v->quantization, v->target == AY_TARGET_MACOS15 ? "macOS 15" : "macOS 14", m->width, m->height,
            m->text_length);
     return write_all(v, components, prediction);
 }
@@ -343,6 +397,7 @@ alloy_status ay_convert(ay_ctx *cx, const char *source, const alloy_convert_opti
     for (int i = 0; i < AY_MAX_PARTS; i++) {
         ay_graph_free(v.graphs[i]);
         ay_source_close(&v.sources[i]);
+        ay_part_quant_close(&v.quant[i]);
         json_decref(v.configs[i]);
     }
     json_decref(v.configs[AY_MAX_PARTS]);

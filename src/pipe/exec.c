@@ -6,6 +6,7 @@
 #include "pipe/pipe.h"
 
 #include "pass/pass.h"
+#include "pipe/convert_quant.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -67,7 +68,8 @@ static alloy_status blob(ay_ctx *cx, ay_package *p, const char *what, const json
     size_t have;
     AY_TRY(ay_json_int(cx, what, j, "offset", 1, INT64_MAX, &offset));
     AY_TRY(ay_package_blob(p, (uint64_t)offset, &found, data, &have));
-    if (found != dtype || have != bytes) {
+    bool packed = ay_dtype_bits(dtype) < 8 && found == AY_U8; /* indices for macOS 14 are bytes that happen to hold several */
+    if ((found != dtype && !packed) || have != bytes) {
         return ay_fail(cx, ALLOY_E_MISMATCH, "%s: \"%s\" should be %zu bytes of %s at offset %lld, but the weight file has %zu bytes of %s there; "
                        "convert the model again", what, name, bytes, ay_dtype_name(dtype), (long long)offset, have, ay_dtype_name(found));
     }
@@ -125,6 +127,30 @@ static alloy_status bind_row(ay_ctx *cx, ay_package *p, const char *what, const 
     return ALLOY_OK;
 }
 
+/* A palette's factors stand in the table under the weight's name with an ending of their own. */
+static const char *factors_of(void *user, ay_graph *g, const char *name) {
+    json_t *index = user;
+    const char *store = json_string_value(json_object_get(json_object_get(index, name), "store"));
+    if (!store || strcmp(store, "lut") != 0) return NULL;
+    char *factors = ay_factors_name(g->arena, name);
+    return factors && json_object_get(index, factors) ? factors : NULL;
+}
+
+static alloy_status bind_rows(ay_ctx *cx, const ay_model_part *part, ay_package *p, ay_graph *g, const char *what, json_t *index) {
+    ay_factors f = {factors_of, index};
+    AY_TRY(ay_pass_factors(g, &f));
+    for (int k = 0; k < g->n_nodes; k++) {
+        ay_node *n = &g->nodes[k];
+        if (n->op != AY_OP_PARAM) continue;
+        const json_t *row = json_object_get(index, n->name);
+        if (!row) {
+            return ay_fail(cx, ALLOY_E_MISMATCH, "%s: the weight table of %s has no \"%s\"; convert the model again", what, part->row->package, n->name);
+        }
+        AY_TRY(bind_row(cx, p, what, row, n));
+    }
+    return ALLOY_OK;
+}
+
 static alloy_status bind_weights(ay_ctx *cx, const ay_model *m, const ay_model_part *part, ay_package *p, ay_graph *g) {
     char *what = ay_path_join(g->arena, m->dir, "alloy.json");
     const json_t *entry = json_object_get(json_object_get(m->json, "components"), part->row->package);
@@ -136,14 +162,7 @@ static alloy_status bind_weights(ay_ctx *cx, const ay_model *m, const ay_model_p
         const char *name = json_string_value(json_object_get(row, "name"));
         if (name) json_object_set(index, name, (json_t *)row);
     }
-    alloy_status st = ALLOY_OK;
-    for (int k = 0; k < g->n_nodes && st == ALLOY_OK; k++) {
-        ay_node *n = &g->nodes[k];
-        if (n->op != AY_OP_PARAM) continue;
-        row = json_object_get(index, n->name);
-        if (!row) st = ay_fail(cx, ALLOY_E_MISMATCH, "%s: the weight table of %s has no \"%s\"; convert the model again", what, part->row->package, n->name);
-        else st = bind_row(cx, p, what, row, n);
-    }
+    alloy_status st = bind_rows(cx, part, p, g, what, index);
     json_decref(index);
     return st;
 }
