@@ -48,6 +48,7 @@ static bool has_8_bits(ay_quant_kind k) { return k == AY_QUANT_INT8 || k == AY_Q
 static void decide(ay_part_quant *q, ay_quant_kind kind, const ay_arch *arch, const ay_node *n, unsigned uses, ay_quant_record *r) {
     *r = (ay_quant_record){.name = n->name, .weight = *n->weight};
     ay_quant_kind asked = kind;
+    if (kind == AY_QUANT_NONE) return;
     for (const ay_quant_rule *rule = arch->quant_keep; rule && rule->name && !r->reason; rule++) {
         if (!ay_glob(rule->name, n->name)) continue;
         r->reason = rule->reason;
