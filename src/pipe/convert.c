@@ -109,12 +109,12 @@ static alloy_status read_parts(conversion *v) {
     if (!file) return ay_nomem(cx);
     AY_TRY(ay_json_read(cx, file, &v->configs[AY_MAX_PARTS]));
     v->m->scheduler = v->configs[AY_MAX_PARTS];
-    for (const char *const *t = v->m->row->tokenizers; *t; t++) {
-        char *dir = ay_path_join(a, v->source, *t);
+    for (int i = 0; i < AY_MAX_TOKENIZERS && v->m->row->tokenizers[i]; i++) {
+        char *dir = ay_path_join(a, v->source, v->m->row->tokenizers[i]);
         ay_tokenizer *tok = NULL;
         if (!dir) return ay_nomem(cx);
         AY_TRY(ay_tokenizer_open(cx, dir, &tok));
-        v->m->token_limit = ay_tokenizer_max_length(tok);
+        v->m->token_limits[i] = ay_tokenizer_max_length(tok);
         ay_tokenizer_close(&tok);
     }
     return ALLOY_OK;

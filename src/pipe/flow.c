@@ -38,9 +38,9 @@ static alloy_status read_config(ay_ctx *cx, const json_t *j, flow_config *c) {
     AY_TRY(ay_json_bool_or(cx, what, j, "invert_sigmas", false, &c->invert));
     AY_TRY(ay_json_bool_or(cx, what, j, "stochastic_sampling", false, &c->stochastic));
     AY_TRY(ay_json_str_or(cx, what, j, "time_shift_type", "exponential", &c->shift_type));
-    if (c->beta || c->stochastic || c->invert) {
+    if (c->stochastic || c->invert) {
         return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: %s is not known here; set it to false", what,
-                       c->beta ? "use_beta_sigmas" : c->stochastic ? "stochastic_sampling" : "invert_sigmas");
+                       c->stochastic ? "stochastic_sampling" : "invert_sigmas");
     }
     if (c->max_len == c->base_len) return ay_fail(cx, ALLOY_E_MISMATCH, "%s: base_image_seq_len equals max_image_seq_len", what);
     return ALLOY_OK;
@@ -74,12 +74,33 @@ static void stretch(const flow_config *c, float *s, int n) {
     for (int i = 0; i < n; i++) s[i] = 1.0f - (1.0f - s[i]) / scale;
 }
 
-/* Between the first and last sigma: in the seventh root (Karras et al. 2022) or in the logarithm. */
+/* The p-quantile of the beta distribution with both parameters `a`: its median is 1/2, and up to there the power series of
+ * the incomplete beta function, x^a * sum (1-a)_k / k! * x^k / (a+k), gains a binary digit a term (Abramowitz and Stegun,
+ * 26.5.4 with 15.1.1); the rest is its mirror image. */
+static double beta_quantile(double p, double a) {
+    if (p > 0.5) return 1 - beta_quantile(1 - p, a);
+    double low = 0, high = 0.5, complete = tgamma(a) * tgamma(a) / tgamma(2 * a);
+    for (int i = 0; i < 200 && low < high; i++) {
+        double x = (low + high) / 2, term = 1, sum = 1 / a;
+        for (int k = 1; k < 64; k++) {
+            term *= x * (k - a) / k;
+            sum += term / (a + k);
+        }
+        if (pow(x, a) * sum < p * complete) low = x;
+        else high = x;
+    }
+    return low;
+}
+
+/* Between the first and last sigma: in the seventh root (Karras et al. 2022), in the logarithm, or by the beta distribution's
+ * quantiles (Lee et al. 2024, "Beta Sampling is All You Need"). */
 static void respace(const flow_config *c, float *s, int n) {
     double high = s[0], low = s[n - 1];
     if (c->karras) {
         double rho = 7.0, a = pow(low, 1 / rho), b = pow(high, 1 / rho);
         for (int i = 0; i < n; i++) s[i] = (float)pow(b + (n > 1 ? (double)i / (n - 1) : 0) * (a - b), rho);
+    } else if (c->beta && !c->exponential) {
+        for (int i = 0; i < n; i++) s[i] = (float)(low + beta_quantile(n > 1 ? 1 - (double)i / (n - 1) : 1, 0.6) * (high - low));
     } else {
         double a = log(high), b = log(low);
         for (int i = 0; i < n; i++) s[i] = (float)exp(n > 1 ? a + (b - a) * i / (n - 1) : a);
@@ -99,7 +120,7 @@ alloy_status ay_flow_schedule(ay_ctx *cx, ay_arena *arena, const json_t *config,
     double mu = (double)tokens * slope + (c.base_shift - slope * (double)c.base_len);
     shift_sigmas(&c, mu, out->sigmas, steps);
     if (c.terminal > 0) stretch(&c, out->sigmas, steps);
-    if (c.karras || c.exponential) respace(&c, out->sigmas, steps);
+    if (c.karras || c.exponential || c.beta) respace(&c, out->sigmas, steps);
     for (int i = 0; i < steps; i++) out->timesteps[i] = out->sigmas[i] * (float)c.train_steps;
     out->sigmas[steps] = 0;
     return ALLOY_OK;

@@ -55,7 +55,7 @@ typedef struct ay_model_part {
     ay_sizes sizes;       /* what the package was converted for */
 } ay_model_part;
 
-enum { AY_MAX_PARTS = 16 };
+enum { AY_MAX_PARTS = 16, AY_MAX_TOKENIZERS = 4 };
 
 struct ay_model {
     ay_arena *arena;
@@ -66,7 +66,7 @@ struct ay_model {
     int n_parts;
     const json_t *scheduler; /* scheduler_config.json */
     int width, height, text_length;
-    int token_limit; /* while converting: what the last of the row's tokenizers says is its longest text; 0: nothing */
+    int token_limits[AY_MAX_TOKENIZERS]; /* while converting: the longest text each of the row's tokenizers names; 0: none */
     ay_dtype precision; /* AY_F16 or AY_F32 */
 };
 

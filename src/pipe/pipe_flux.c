@@ -44,6 +44,9 @@ static alloy_status read_facts(ay_ctx *cx, const ay_model *m, flux_facts *f) {
     AY_TRY(ay_json_num_or(cx, "vae config", vae->config, "scaling_factor", 1e-9, 1e9, 1.0, &f->scaling));
     AY_TRY(ay_json_num_or(cx, "vae config", vae->config, "shift_factor", -1e9, 1e9, 0.0, &f->shift));
     AY_TRY(ay_json_int_or(cx, "text_encoder config", clip->config, "max_position_embeddings", 1, 1 << 20, 77, &f->clip_length));
+    /* prompts are padded and cut to what the tokenizer says, which may be less than the encoder has positions for */
+    if (clip->sizes.text_length > 0) f->clip_length = clip->sizes.text_length;
+    else if (m->token_limits[0] > 0) f->clip_length = ay_min_i64(f->clip_length, m->token_limits[0]);
     f->factor = (int64_t)1 << (json_array_size(json_object_get(vae->config, "block_out_channels")) - 1);
     if (in_channels != 4 * f->channels) {
         return ay_fail(cx, ALLOY_E_MISMATCH, "the transformer takes %lld channels, but the VAE's %lld latent channels pack into %lld",
@@ -60,7 +63,7 @@ static alloy_status defaults(ay_ctx *cx, const ay_model *m, int *w, int *h, int 
     if (!*h) *h = *w;
     if (!*text) {
         *text = f.guidance ? 512 : 256; /* what dev and schnell were trained with (black-forest-labs/flux) */
-        if (m->token_limit > 0 && m->token_limit < *text) *text = m->token_limit;
+        if (m->token_limits[1] > 0 && m->token_limits[1] < *text) *text = m->token_limits[1];
     }
     json_object_set_new(prediction, "steps", json_integer(f.guidance ? 28 : 4));
     json_object_set_new(prediction, "guidance_scale", json_real(f.guidance ? 3.5 : 0.0));

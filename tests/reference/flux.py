@@ -16,6 +16,7 @@ import sys
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from PIL import Image
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
@@ -36,6 +37,23 @@ GAINS = {
     "text_encoder_2": [("shared.weight", 20.0), ("*", 1.3)],
     "vae": [("decoder.conv_out.weight", 1.0), ("*", 1.3)],
 }
+
+# What a scheduler's configuration may ask for, each as sigmas and timesteps by steps and tokens of the picture.
+SCHEDULES = [
+    (dict(shift=1.0), 4, 4096),
+    (dict(shift=3.0), 1, 64),
+    (dict(shift=0.5, num_train_timesteps=500), 7, 64),
+    (dict(use_dynamic_shifting=True), 28, 4096),
+    (dict(use_dynamic_shifting=True, base_shift=0.1, max_shift=2.0, base_image_seq_len=16, max_image_seq_len=64), 5, 45),
+    (dict(use_dynamic_shifting=True, time_shift_type="linear"), 6, 1024),
+    (dict(use_dynamic_shifting=True, shift_terminal=0.02), 5, 256),
+    (dict(shift=3.0, shift_terminal=0.1, use_karras_sigmas=True), 6, 64),
+    (dict(use_karras_sigmas=True), 1, 64),
+    (dict(shift=2.0, use_exponential_sigmas=True), 8, 64),
+    (dict(use_dynamic_shifting=True, use_beta_sigmas=True), 9, 2304),
+    (dict(shift=3.0, use_beta_sigmas=True), 1, 64),
+    (dict(use_beta_sigmas=True), 50, 64),
+]
 
 CASES = {
     # schnell's form: no guidance, static shift 1
@@ -67,27 +85,29 @@ CASES = {
         pictures=[("64x48", "a big blue triangle to the left", 1, 5, 3.5, 64, 48), ("40x72", "three white rings, black background", 2, 3, 1.5, 40, 72),
                   ("64x64", "", 3, 2, 7.0, 64, 64)],
     ),
-    # one kind of block only, wide head, static shift 3, quant convolutions, ungated T5
+    # one kind of block only, wide head, static shift 3, quant convolutions, ungated T5; CLIP with more positions than its
+    # tokenizer fills, and a prompt that both tokenizers must cut
     "c": dict(
         dtype="F16",
         transformer=dict(in_channels=32, num_layers=2, num_single_layers=0, attention_head_dim=48, num_attention_heads=1,
                          joint_attention_dim=32, pooled_projection_dim=24, guidance_embeds=True, axes_dims_rope=(16, 16, 16)),
-        clip=dict(hidden_size=24, intermediate_size=48, num_hidden_layers=1, num_attention_heads=3, hidden_act="gelu"),
+        clip=dict(hidden_size=24, intermediate_size=48, num_hidden_layers=1, num_attention_heads=3, hidden_act="gelu",
+                  max_position_embeddings=96),
         t5=dict(d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4, feed_forward_proj="relu"),
         vae=dict(block_out_channels=(8, 8, 16, 16), latent_channels=8, norm_num_groups=8, layers_per_block=1, scaling_factor=0.18215,
                  mid_block_add_attention=False, use_quant_conv=True, use_post_quant_conv=True, shift_factor=0.0),
         scheduler=dict(shift=3.0, use_dynamic_shifting=False),
         clip_prefix="", text_length=17, size=(64, 64),
-        pictures=[("64x64", "a purple diamond", 4, 4, 3.5, 64, 64), ("96x48", "a GREEN circle; and a red SQUARE", 5, 2, 0.0, 96, 48),
+        pictures=[("64x64", "a purple diamond", 4, 4, 3.5, 64, 64), ("96x48", "a GREEN circle; and a red SQUARE, " * 12, 5, 2, 0.0, 96, 48),
                   ("48x80", "one large orange cross above", 6, 3, 10.0, 48, 80)],
     ),
 }
 
 
 def build(case):
-    clip = CLIPTextModel(CLIPTextConfig(vocab_size=len(TOKENIZER), max_position_embeddings=TOKENIZER.model_max_length,
-                                        bos_token_id=TOKENIZER.bos_token_id, **{"eos_token_id": TOKENIZER.eos_token_id, **case["clip"]},
-                                        pad_token_id=TOKENIZER.pad_token_id))
+    clip = dict(vocab_size=len(TOKENIZER), max_position_embeddings=TOKENIZER.model_max_length, bos_token_id=TOKENIZER.bos_token_id,
+                eos_token_id=TOKENIZER.eos_token_id, pad_token_id=TOKENIZER.pad_token_id)
+    clip = CLIPTextModel(CLIPTextConfig(**{**clip, **case["clip"]}))
     t5 = T5EncoderModel(T5Config(vocab_size=len(TOKENIZER_2), **case["t5"]))
     n = len(case["vae"]["block_out_channels"])
     vae = AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * n, up_block_types=("UpDecoderBlock2D",) * n, **case["vae"])
@@ -169,10 +189,22 @@ def write(name, case, save):
     pictures(pipe, case, folder)
 
 
+def write_schedules():
+    rows = []
+    for config, steps, tokens in SCHEDULES:
+        s = FlowMatchEulerDiscreteScheduler(**config)
+        mu = calculate_shift(tokens, s.config.base_image_seq_len, s.config.max_image_seq_len, s.config.base_shift, s.config.max_shift)
+        s.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
+        rows.append(dict(config=dict(s.config), steps=steps, tokens=tokens, sigmas=s.sigmas.tolist(), timesteps=s.timesteps.tolist()))
+    with open(os.path.join(ROOT, "schedules.json"), "w") as f:
+        f.write("[\n" + ",\n".join(json.dumps(r) for r in rows) + "\n]\n")
+
+
 if __name__ == "__main__":
     os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
     save = sys.argv[2] if sys.argv[1:2] == ["--save"] else None
     torch.set_num_threads(1)
+    write_schedules()
     for name, case in CASES.items():
         print(name)
         write(name, case, save)

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Noise schedules against diffusers' FlowMatchEulerDiscreteScheduler, as FluxPipeline calls it (tests/reference/flux.py).
+ */
+#include "../support/support.h"
+#include "pipe/pipe.h"
+
+#include <jansson.h>
+#include <math.h>
+
+/* Both are float32 numbers; one may be the other's neighbour where a power was taken. */
+static void check_numbers(const char *what, size_t row, const json_t *want, const float *got, size_t n) {
+    assert_int_equal(json_array_size(want), n);
+    for (size_t i = 0; i < n; i++) {
+        double w = json_number_value(json_array_get(want, i));
+        if (fabs(got[i] - w) > 1.2e-7 * fabs(w)) print_message("row %zu, %s %zu: %.9g, expected %.9g\n", row, what, i, got[i], w);
+        assert_true(fabs(got[i] - w) <= 1.2e-7 * fabs(w));
+    }
+}
+
+static void test_schedules(void **state) {
+    ay_test *t = *state;
+    json_t *rows, *row;
+    size_t i;
+    assert_ok(t->cx, ay_json_read(t->cx, ay_test_golden(t, "flux/schedules.json"), &rows));
+    assert_true(json_array_size(rows) >= 10);
+    json_array_foreach(rows, i, row) {
+        ay_flow f = {0};
+        int steps = (int)json_integer_value(json_object_get(row, "steps"));
+        assert_ok(t->cx, ay_flow_schedule(t->cx, t->arena, json_object_get(row, "config"), steps,
+                                          json_integer_value(json_object_get(row, "tokens")), &f));
+        assert_int_equal(f.steps, steps);
+        check_numbers("sigma", i, json_object_get(row, "sigmas"), f.sigmas, (size_t)steps + 1);
+        check_numbers("timestep", i, json_object_get(row, "timesteps"), f.timesteps, (size_t)steps);
+    }
+    json_decref(rows);
+}
+
+/* What would give another picture than the reference is refused, not ignored. */
+static void test_refused(void **state) {
+    ay_test *t = *state;
+    static const char *const keys[] = {"stochastic_sampling", "invert_sigmas"};
+    for (int i = 0; i < 2; i++) {
+        ay_flow f;
+        json_t *config = json_pack("{s:b}", keys[i], 1);
+        assert_int_equal(ay_flow_schedule(t->cx, t->arena, config, 4, 64, &f), ALLOY_E_UNSUPPORTED);
+        assert_contains(ay_error_text(t->cx), keys[i]);
+        json_decref(config);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        AY_TEST(test_schedules),
+        AY_TEST(test_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
