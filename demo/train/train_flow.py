@@ -87,7 +87,7 @@ def main():
         heads = {k: v for k, v in start["average"].items() if not k.startswith("heads.")}
         missing, unexpected = flow.load_state_dict(heads, strict=False)
         assert not unexpected and all(k.startswith("transformer.") for k in missing)
-    average = Average(flow, 0.999)
+    average = Average(flow, 0.996)
     if step:
         average.weights, average.steps = start["average"], step
     log, saved, began = Log(os.path.join(args.work, "flow.csv"), ["loss", "loss_pure_noise"]), time.time(), time.time() - spent
