@@ -18,7 +18,7 @@ int cmd_predict(int argc, char **argv) {
         {"--input", "-i", OPTION_TEXT, &input, "FILE", "safetensors with the inputs, by name", 0},
         {"--output", "-o", OPTION_TEXT, &output, "FILE", "safetensors for the outputs, by name", 0},
         {"--function", NULL, OPTION_TEXT, &o.function, "NAME", "which function of the package (default: its own default)", 0},
-        {"--compute-units", NULL, OPTION_TEXT, &o.compute_units, "U", "cpu, gpu, ane or all (default)", 0},
+        {"--compute-units", NULL, OPTION_TEXT, &o.compute_units, "U", "cpu or all (default), the same today; gpu and ane need Core ML", 0},
         {"--emulate", NULL, OPTION_TEXT, &o.emulate, "float16", "round after every op; says how many values left half's range", 0},
         COMMON_OPTIONS(a),
     };

@@ -22,7 +22,7 @@ alloy_status ay_check_compute_units(ay_ctx *cx, const char *units) {
     for (int i = 0; units && i < 4; i++) {
         if (strcmp(units, known[i]) != 0) continue;
         if (i < 2) return ALLOY_OK;
-        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "compute units \"%s\" need Core ML, which only a Mac has; \"cpu\" runs here", units);
+        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "compute units \"%s\" need Core ML, which this version does not call; \"cpu\" runs here", units);
     }
     return units ? ay_fail(cx, ALLOY_E_USAGE, "compute units \"%s\" are not known; cpu, gpu, ane and all are", units) : ALLOY_OK;
 }
