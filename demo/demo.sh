@@ -26,8 +26,8 @@ for kind in $kinds; do
         "$alloy" run "$out/demo-$kind" --prompt "$prompt" --seed "$seed" --steps "$steps" \
             --output "$out/$kind-$i.png" --quiet >/dev/null
         ms=$((($(date +%s%N) - start) / 1000000))
-        verdict=$("$out/judge" "$out/$kind-$i.png" "$prompt" | head -n 1) || true
-        printf '  %-16s %5d ms  %-70s %s\n' "$kind-$i.png" "$ms" "\"$prompt\"" "$verdict"
+        verdict=$("$out/judge" "$out/$kind-$i.png" "$prompt" | head -n 1 | cut -f1) || true
+        printf '  %-14s %4d ms  %-9s %s\n' "$kind-$i.png" "$ms" "$verdict" "\"$prompt\""
         pictures+=("$out/$kind-$i.png")
     done <demo/prompts/demo.txt
 done
