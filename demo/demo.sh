@@ -4,7 +4,7 @@ set -eu
 b=${BUILD:-build}
 out=$b/demo
 alloy=$b/alloy
-kinds=${KINDS:-float16}
+kinds=${KINDS:-float16 int4}
 steps=${STEPS:-6}
 mkdir -p "$out"
 rm -rf "$out"/*.png "$out"/demo-*
