@@ -207,7 +207,46 @@ static void test_options(void **state) {
     assert_fails(t->cx, alloy_convert(t->cx, from, &o), ALLOY_E_USAGE, "one of them");
 }
 
-int main(void) {
+/* For tests/reference/quantize.py: packages of every form in DIR/FORM/, with what alloy reads from their compressed weights
+ * beside each as NAME.safetensors. */
+static int write_packages(const char *to) {
+    static const struct { const char *name; const form *form; } forms[] = {{"int8-14", &int8_14}, {"int8-15", &int8_15}, {"int4-14", &int4_14},
+        {"int4-15", &int4_15}, {"palette6-14", &palette6}, {"palette8-15", &palette8}};
+    void *state;
+    if (ay_test_setup(&state)) return 1;
+    ay_test *t = state;
+    for (size_t f = 0; f < sizeof forms / sizeof forms[0]; f++) {
+        const char *dir = convert(t, &ay_flux_cases[1], forms[f].form);
+        ay_model *m;
+        assert_ok(t->cx, ay_model_open(t->cx, dir, &m));
+        for (int i = 0; i < m->n_parts; i++) {
+            const char *package = m->parts[i].row->package;
+            ay_package *p;
+            ay_graph *g;
+            assert_ok(t->cx, ay_package_open(t->cx, ay_sprintf(t->arena, "%s/%s.mlpackage", dir, package), &p));
+            assert_ok(t->cx, ay_package_graph(p, NULL, &g));
+            ay_tensor *out = ay_alloc(t->arena, (size_t)g->n_nodes * sizeof *out);
+            int n = 0;
+            for (int k = 0; k < g->n_nodes; k++) {
+                const ay_node *node = &g->nodes[k];
+                if (node->op != AY_OP_PARAM || node->weight->store == AY_STORE_PLAIN) continue;
+                out[n] = (ay_tensor){node->name, node->type, ay_alloc(t->arena, ay_dtype_bytes(AY_F32, ay_type_count(&node->type)))};
+                out[n].type.dtype = AY_F32;
+                ay_weight_read(node->weight, 0, ay_type_count(&node->type), out[n++].data);
+            }
+            assert_ok(t->cx, ay_st_write(t->cx, ay_sprintf(t->arena, "%s/%s.safetensors", dir, package), out, n, NULL));
+            ay_graph_free(g);
+            ay_package_close(&p);
+        }
+        ay_model_close(&m);
+        assert_ok(t->cx, ay_mkdirs(t->cx, to));
+        assert_ok(t->cx, ay_rename(t->cx, dir, ay_sprintf(t->arena, "%s/%s", to, forms[f].name)));
+    }
+    return ay_test_teardown(&state);
+}
+
+int main(int argc, char **argv) {
+    if (argc == 2) return write_packages(argv[1]);
     const struct CMUnitTest tests[] = {
         AY_TEST(test_pictures_int8), AY_TEST(test_pictures_int4),        AY_TEST(test_pictures_palettes),
         AY_TEST(test_routes),        AY_TEST(test_same_bytes_and_valid), AY_TEST(test_table),

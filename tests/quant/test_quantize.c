@@ -8,7 +8,7 @@
 
 #include "base/half.h"
 #include "base/isa.h"
-#include "base/pool.h"
+#include "io/io.h"
 #include "quant/quantize.h"
 
 #include <math.h>
@@ -275,7 +275,36 @@ static void test_storage(void **state) {
     assert_false(ay_quant_storage(&k, &(ay_type){AY_F16, 2, {64, 64}}, &w));
 }
 
-int main(void) {
+/* For tests/reference/quantize.py: every tensor of one safetensors file, quantised in every way and read back, to another. */
+static int compare(const char *from, const char *to) {
+    static const char *const names[KINDS] = {"int8", "int4", "palette4", "palette6", "palette8"};
+    void *state;
+    if (ay_test_setup(&state)) return 1;
+    ay_test *t = state;
+    ay_safetensors *st;
+    assert_ok(t->cx, ay_st_open(t->cx, from, &st));
+    ay_tensor *out = ay_alloc(t->arena, (size_t)(st->n * KINDS) * sizeof *out);
+    for (int i = 0; i < st->n; i++) {
+        ay_type type = st->tensors[i].type;
+        int64_t n = ay_type_count(&type);
+        float *x = ay_alloc(t->arena, (size_t)n * sizeof *x);
+        ay_convert_to_f32(type.dtype, ay_st_data(st, &st->tensors[i]), 0, n, x);
+        type.dtype = AY_F16;
+        for (int k = 0; k < KINDS; k++) {
+            made m;
+            assert_ok(t->cx, quantize(t, t->cx, kinds[k], &type, x, &m));
+            ay_tensor *o = &out[i * KINDS + k];
+            *o = (ay_tensor){ay_sprintf(t->arena, "%s %s", st->tensors[i].name, names[k]), type, values(t, &m)};
+            o->type.dtype = AY_F32;
+        }
+    }
+    assert_ok(t->cx, ay_st_write(t->cx, to, out, st->n * KINDS, NULL));
+    ay_st_close(&st);
+    return ay_test_teardown(&state);
+}
+
+int main(int argc, char **argv) {
+    if (argc == 3) return compare(argv[1], argv[2]);
     const struct CMUnitTest tests[] = {
         AY_TEST(test_error_is_what_it_says), AY_TEST(test_scales_are_the_best_nearby), AY_TEST(test_palettes_are_optimal),
         AY_TEST(test_same_bytes_everywhere), AY_TEST(test_odd_numbers),                AY_TEST(test_storage),
