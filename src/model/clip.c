@@ -4,7 +4,7 @@
  * sizes L, H and bigG: a causal pre-norm transformer over learned positions.
  *
  *   input_ids int32 [B, T] -> last_hidden_state [B, T, D], hidden_states_penultimate [B, T, D] (before the last layer),
- *                             pooler_output [B, D]  (and text_embeds [B, P] in the projected class)
+ *                             pooler_output [B, D]  (in the projected class text_embeds [B, P] instead)
  *
  * What people get wrong: pooling takes the first end token, but configurations with eos_token_id 2 (written before
  * transformers fixed it) take the position of the largest id instead.
@@ -126,8 +126,8 @@ static void build(ay_graph *g, const void *cfg, const ay_sizes *s) {
     ay_val pooled = pool(g, c, ids, x);
     ay_pop(g);
     ay_set_output(g, "last_hidden_state", x);
+    ay_set_output(g, "hidden_states_penultimate", before_last);
     if (c->projected) {
-        ay_set_output(g, "hidden_states_penultimate", before_last);
         ay_set_output(g, "text_embeds", ay_linear_layer(g, "text_projection", pooled, c->projection, false));
     } else {
         ay_set_output(g, "pooler_output", pooled);

@@ -7,7 +7,7 @@
 #include <string.h>
 
 extern const ay_arch ay_arch_flux, ay_arch_clip_text, ay_arch_clip_text_projected, ay_arch_t5_encoder, ay_arch_vae_kl_decoder,
-    ay_arch_vae_kl_encoder;
+    ay_arch_vae_kl_encoder, ay_arch_sd_unet;
 
 static const ay_arch *const rows[] = {
     &ay_arch_flux,
@@ -16,6 +16,7 @@ static const ay_arch *const rows[] = {
     &ay_arch_t5_encoder,
     &ay_arch_vae_kl_decoder,
     &ay_arch_vae_kl_encoder,
+    &ay_arch_sd_unet,
 };
 
 const ay_arch *const *ay_arch_list(int *n) {

@@ -15,7 +15,7 @@ typedef struct conversion {
     const alloy_convert_options *o;
     ay_model *m;
     ay_source *sources[AY_MAX_PARTS];
-    json_t *configs[AY_MAX_PARTS + 1]; /* what the parts borrow; the last is the scheduler's */
+    json_t *configs[AY_MAX_PARTS + 2]; /* what the parts borrow; then the scheduler's, and model_index.json */
     ay_graph *graphs[AY_MAX_PARTS];
     char *partial, *final;
     uint64_t total, done; /* bytes of source tensors */
@@ -48,6 +48,7 @@ static alloy_status read_folder(conversion *v) {
     json_t *j = NULL;
     const char *name;
     AY_TRY(ay_json_read(cx, index, &j));
+    v->m->index = v->configs[AY_MAX_PARTS + 1] = j;
     alloy_status st = ay_json_str(cx, index, j, "_class_name", &name);
     if (st == ALLOY_OK) {
         v->m->row = ay_pipe_find(name);
@@ -62,7 +63,6 @@ static alloy_status read_folder(conversion *v) {
             st = ay_fail(cx, ALLOY_E_MISMATCH, "%s: this is a %s checkpoint, not %s; leave --type out", v->source, v->m->row->type, v->o->type);
         }
     }
-    json_decref(j);
     return st;
 }
 
@@ -401,6 +401,7 @@ alloy_status ay_convert(ay_ctx *cx, const char *source, const alloy_convert_opti
         json_decref(v.configs[i]);
     }
     json_decref(v.configs[AY_MAX_PARTS]);
+    json_decref(v.configs[AY_MAX_PARTS + 1]);
     json_decref(components);
     json_decref(prediction);
     if (st == ALLOY_OK) ay_log(cx, AY_LOG_INFO, "wrote %s", v.final);

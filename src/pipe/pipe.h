@@ -5,11 +5,13 @@
  *
  *   convert.c   checkpoint folder -> model folder        exec.c      one component, ready to run
  *   manifest.c  alloy.json                               run.c       model folder + prompt -> pictures
- *   flow.c      flow-matching schedule and step          pipe_*.c    one pipeline family each
+ *   sched*.c    timesteps and steps, one list            pipe_*.c    one pipeline family each
+ *   flow.c      flow-matching schedule and step          latents.c   between noise and picture
  */
 #ifndef AY_PIPE_H
 #define AY_PIPE_H
 
+#include "base/rng.h"
 #include "coreml/coreml.h"
 #include "cpu/cpu.h"
 #include "io/io.h"
@@ -66,6 +68,7 @@ struct ay_model {
     int n_parts;
     const json_t *scheduler; /* scheduler_config.json */
     int width, height, text_length;
+    const json_t *index; /* while converting: model_index.json */
     int token_limits[AY_MAX_TOKENIZERS]; /* while converting: the longest text each of the row's tokenizers names; 0: none */
     ay_dtype precision; /* AY_F16 or AY_F32 */
 };
@@ -117,6 +120,7 @@ struct ay_request {
     const alloy_run_options *o;
     int width, height, steps;
     double guidance_scale;
+    const char *sampler; /* the scheduler, as other tools write it */
     ay_exec_options exec;
     json_t *report; /* pipelines add what they did: "encode_s", "steps_s" [], "decode_s", "peak_bytes", "profile" */
     /** Takes each finished picture. */
@@ -139,6 +143,26 @@ alloy_status ay_tokenize(ay_ctx *cx, const ay_model *m, const char *folder, cons
 /** [-1, 1] planes [3, H, W] to 8-bit RGB, rounding half to even as diffusers' image processor does. */
 alloy_status ay_planes_to_image(ay_ctx *cx, const float *planes, int width, int height, ay_image *out);
 double ay_now(void); /* seconds, monotonic */
+
+/* ---- between noise and picture (latents.c) ------------------------------------------------------------------------------------------ */
+
+/** What the parts of one run share. */
+typedef struct ay_stage {
+    ay_ctx *cx;
+    ay_model *m;
+    ay_request *r;
+    int text;    /* tokens */
+    size_t peak; /* bytes, of the largest component so far */
+} ay_stage;
+/** A component for the request's size. Closing puts its profile into the report and says what overflowed. */
+alloy_status ay_stage_open(ay_stage *x, const char *package, ay_component **c);
+void ay_stage_close(ay_stage *x, const char *package, ay_component **c);
+/** [count, c, h, w] normal numbers, or what --latents holds; `rng` is seeded either way, and further on where it was used. */
+alloy_status ay_latents_noise(ay_stage *x, int64_t c, int64_t h, int64_t w, float *noise, ay_rng *rng);
+/** To where --save-latents says, if it does. */
+alloy_status ay_latents_save(ay_stage *x, int64_t c, int64_t h, int64_t w, const float *latents);
+/** latents / scaling + shift (in place) through VAEDecoder, each picture to the request. */
+alloy_status ay_latents_decode(ay_stage *x, int64_t c, int64_t h, int64_t w, double scaling, double shift, float *latents);
 
 /* ---- flow matching (flow.c) ------------------------------------------------------------------------------------------------------- */
 

@@ -5,8 +5,7 @@
  * takes its guidance as a number.
  */
 #include "pipe/pipe.h"
-
-#include "base/rng.h"
+#include "pipe/sched.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -116,96 +115,45 @@ static void unpack(const float *packed, int64_t c, int64_t h, int64_t w, float *
     }
 }
 
-static alloy_status initial_noise(ay_ctx *cx, const ay_request *r, const flux_facts *f, int64_t h, int64_t w, float *noise, int count) {
-    size_t n = (size_t)(f->channels * h * w);
-    if (!r->o->latents) {
-        ay_rng rng;
-        ay_rng_seed(&rng, r->o->seed);
-        ay_rng_normal(&rng, noise, n * (size_t)count);
-        return ALLOY_OK;
-    }
-    ay_safetensors *s = NULL;
-    AY_TRY(ay_st_open(cx, r->o->latents, &s));
-    const ay_st_tensor *t = ay_st_find(s, "latents");
-    ay_type want = ay_shape(t ? t->type.dtype : AY_F32, 4, (int64_t)count, f->channels, h, w);
-    alloy_status st = ALLOY_OK;
-    char a[160], b[160];
-    if (!t) st = ay_fail(cx, ALLOY_E_MISMATCH, "%s: has no tensor \"latents\"", r->o->latents);
-    else if (!ay_type_equal(&t->type, &want) || !ay_dtype_is_float(want.dtype)) {
-        st = ay_fail(cx, ALLOY_E_MISMATCH, "%s: \"latents\" is %s, expected %s for %dx%d pixels", r->o->latents, ay_type_text(&t->type, a),
-                     ay_type_text(&want, b), r->width, r->height);
-    } else {
-        ay_convert_to_f32(t->type.dtype, ay_st_data(s, t), 0, (int64_t)n * count, noise);
-    }
-    ay_st_close(&s);
-    return st;
-}
-
 /* ---- running ---------------------------------------------------------------------------------------------------------------- */
 
 typedef struct flux_run {
-    ay_ctx *cx;
-    ay_model *m;
-    ay_request *r;
+    ay_stage s;
     ay_arena *arena;
     flux_facts f;
     int64_t h, w, tokens, text; /* latents, packed tokens, text tokens */
     int64_t joint_dim, pooled_dim;
     float *embeds, *pooled;     /* [T, joint], [pooled] */
-    size_t peak;
 } flux_run;
-
-static alloy_status open_part(flux_run *x, const char *package, ay_component **c) {
-    ay_sizes s;
-    const ay_model_part *p = ay_model_find(x->m, package);
-    if (!p) return ay_fail(x->cx, ALLOY_E_MISMATCH, "%s: has no %s; convert the checkpoint again without --components", x->m->dir, package);
-    AY_TRY(sizes(x->cx, x->m, p->row, x->r->width, x->r->height, (int)x->text, &s));
-    AY_TRY(ay_component_open(x->cx, x->m, package, &s, &x->r->exec, c));
-    if (ay_component_peak(*c) > x->peak) x->peak = ay_component_peak(*c);
-    return ALLOY_OK;
-}
-
-static void close_part(flux_run *x, const char *package, ay_component **c) {
-    if (!*c) return;
-    if (x->r->exec.profile) {
-        json_t *all = json_object_get(x->r->report, "profile");
-        if (!all) json_object_set_new(x->r->report, "profile", all = json_object());
-        json_object_set_new(all, package, ay_component_profile(*c));
-    }
-    if (x->r->exec.emulate_f16 && ay_component_overflows(*c)) {
-        ay_log(x->cx, AY_LOG_WARN, "%s: %lld values left half's range", package, (long long)ay_component_overflows(*c));
-    }
-    ay_component_close(c);
-}
 
 /* Encoders are opened, used and released one after another, before the denoiser loads. */
 static alloy_status encode(flux_run *x, const char *package, const char *tokenizer, int64_t length, const char *output, ay_type type, float **out) {
     int32_t *ids;
     ay_component *c = NULL;
-    AY_TRY(ay_tokenize(x->cx, x->m, tokenizer, x->r->o->prompt, (int)length, x->arena, &ids));
+    AY_TRY(ay_tokenize(x->s.cx, x->s.m, tokenizer, x->s.r->o->prompt, (int)length, x->arena, &ids));
     *out = ay_alloc(x->arena, ay_dtype_bytes(AY_F32, ay_type_count(&type)));
-    if (!*out) return ay_nomem(x->cx);
-    alloy_status st = open_part(x, package, &c);
+    if (!*out) return ay_nomem(x->s.cx);
+    alloy_status st = ay_stage_open(&x->s, package, &c);
     ay_tensor in = {"input_ids", ay_shape(AY_I32, 2, (int64_t)1, length), ids}, result = {output, type, *out};
-    if (st == ALLOY_OK) st = ay_component_run(x->cx, c, &in, 1, &result, 1);
-    close_part(x, package, &c);
+    if (st == ALLOY_OK) st = ay_component_run(x->s.cx, c, &in, 1, &result, 1);
+    ay_stage_close(&x->s, package, &c);
     return st;
 }
 
 static alloy_status encode_prompt(flux_run *x) {
     double start = ay_now();
-    ay_progress(x->cx, "text", 0, 2);
+    ay_progress(x->s.cx, "text", 0, 2);
     AY_TRY(encode(x, "TextEncoder", "tokenizer", x->f.clip_length, "pooler_output", ay_shape(AY_F32, 2, (int64_t)1, x->pooled_dim), &x->pooled));
-    ay_progress(x->cx, "text", 1, 2);
+    ay_progress(x->s.cx, "text", 1, 2);
     AY_TRY(encode(x, "TextEncoder2", "tokenizer_2", x->text, "last_hidden_state", ay_shape(AY_F32, 3, (int64_t)1, x->text, x->joint_dim),
                   &x->embeds));
-    ay_progress(x->cx, "text", 2, 2);
-    json_object_set_new(x->r->report, "encode_s", json_real(ay_now() - start));
+    ay_progress(x->s.cx, "text", 2, 2);
+    json_object_set_new(x->s.r->report, "encode_s", json_real(ay_now() - start));
     return ALLOY_OK;
 }
 
 typedef struct flux_loop {
-    ay_flow flow;
+    ay_sched *sched;
     float *img_ids, *txt_ids, *velocity;
     ay_tensor in[7];
     int n_in;
@@ -213,16 +161,17 @@ typedef struct flux_loop {
 } flux_loop;
 
 static alloy_status prepare_loop(flux_run *x, flux_loop *l) {
-    AY_TRY(ay_flow_schedule(x->cx, x->arena, x->m->scheduler, x->r->steps, x->tokens, &l->flow));
+    AY_TRY(ay_sched_open(x->s.cx, x->arena, x->s.m->scheduler, x->s.r->o->scheduler, x->s.r->steps, x->tokens * 4 * x->f.channels, x->tokens,
+                         &l->sched));
     l->img_ids = ay_alloc(x->arena, (size_t)(x->tokens * 3) * sizeof(float));
     l->txt_ids = ay_alloc(x->arena, (size_t)(x->text * 3) * sizeof(float));
     l->velocity = ay_alloc(x->arena, (size_t)(x->tokens * 4 * x->f.channels) * sizeof(float));
-    if (!l->img_ids || !l->txt_ids || !l->velocity) return ay_nomem(x->cx);
+    if (!l->img_ids || !l->txt_ids || !l->velocity) return ay_nomem(x->s.cx);
     for (int64_t i = 0; i < x->tokens; i++) {
         l->img_ids[3 * i + 1] = (float)(i / (x->w / 2));
         l->img_ids[3 * i + 2] = (float)(i % (x->w / 2));
     }
-    l->guidance = (float)x->r->guidance_scale;
+    l->guidance = (float)x->s.r->guidance_scale;
     ay_tensor in[] = {
         {"hidden_states", ay_shape(AY_F32, 3, (int64_t)1, x->tokens, 4 * x->f.channels), NULL},
         {"encoder_hidden_states", ay_shape(AY_F32, 3, (int64_t)1, x->text, x->joint_dim), x->embeds},
@@ -238,83 +187,49 @@ static alloy_status prepare_loop(flux_run *x, flux_loop *l) {
 }
 
 /* packed [S, C * 4], in place */
-static alloy_status denoise(flux_run *x, flux_loop *l, ay_component *c, float *packed, int picture) {
-    json_t *times = json_object_get(x->r->report, "steps_s");
-    int64_t n = x->tokens * 4 * x->f.channels;
+static alloy_status denoise(flux_run *x, flux_loop *l, ay_component *c, float *packed, int picture, ay_rng *rng) {
+    json_t *times = json_object_get(x->s.r->report, "steps_s");
     l->in[0].data = packed;
-    for (int i = 0; i < l->flow.steps; i++) {
+    ay_sched_start(l->sched);
+    for (int i = 0; i < l->sched->calls; i++) {
         double start = ay_now();
         ay_tensor out = {"sample", l->in[0].type, l->velocity};
-        l->timestep = l->flow.timesteps[i] / 1000.0f;
-        AY_TRY(ay_component_run(x->cx, c, l->in, l->n_in, &out, 1));
-        ay_flow_step(&l->flow, i, l->velocity, packed, n);
+        l->timestep = l->sched->timesteps[i] / 1000.0f;
+        AY_TRY(ay_component_run(x->s.cx, c, l->in, l->n_in, &out, 1));
+        ay_sched_step(l->sched, i, l->velocity, packed, rng);
         json_array_append_new(times, json_real(ay_now() - start));
-        ay_progress(x->cx, "steps", picture * l->flow.steps + i + 1, (double)l->flow.steps * x->r->o->num_images);
+        ay_progress(x->s.cx, "steps", picture * l->sched->calls + i + 1, (double)l->sched->calls * x->s.r->o->num_images);
     }
     return ALLOY_OK;
 }
 
-static alloy_status save_latents(flux_run *x, const float *latents, int count) {
-    if (!x->r->o->save_latents) return ALLOY_OK;
-    ay_tensor t = {"latents", ay_shape(AY_F32, 4, (int64_t)count, x->f.channels, x->h, x->w), (void *)latents};
-    return ay_st_write(x->cx, x->r->o->save_latents, &t, 1, NULL);
-}
-
-static alloy_status decode(flux_run *x, float *latents, int count) {
-    int64_t n = x->f.channels * x->h * x->w;
-    float *planes = malloc((size_t)3 * (size_t)x->r->width * (size_t)x->r->height * sizeof *planes);
-    ay_component *c = NULL;
-    double start = ay_now();
-    alloy_status st = planes ? open_part(x, "VAEDecoder", &c) : ay_nomem(x->cx);
-    for (int i = 0; i < count && st == ALLOY_OK; i++) {
-        float *z = latents + i * n;
-        float scaling = (float)x->f.scaling, shift = (float)x->f.shift;
-        for (int64_t k = 0; k < n; k++) {
-            float v = z[k] / scaling;
-            z[k] = v + shift;
-        }
-        ay_tensor in = {"z", ay_shape(AY_F32, 4, (int64_t)1, x->f.channels, x->h, x->w), z};
-        ay_tensor out = {"sample", ay_shape(AY_F32, 4, (int64_t)1, (int64_t)3, (int64_t)x->r->height, (int64_t)x->r->width), planes};
-        ay_image im = {0};
-        ay_progress(x->cx, "decode", i, count);
-        st = ay_component_run(x->cx, c, &in, 1, &out, 1);
-        if (st == ALLOY_OK) st = ay_planes_to_image(x->cx, planes, x->r->width, x->r->height, &im);
-        if (st == ALLOY_OK) st = x->r->take(x->r->user, x->cx, i, &im);
-        ay_image_free(&im);
-    }
-    if (st == ALLOY_OK) ay_progress(x->cx, "decode", count, count);
-    json_object_set_new(x->r->report, "decode_s", json_real(ay_now() - start));
-    close_part(x, "VAEDecoder", &c);
-    free(planes);
-    return st;
-}
-
 static alloy_status pictures(flux_run *x) {
-    int count = x->r->o->num_images;
+    int count = x->s.r->o->num_images;
     int64_t n = x->f.channels * x->h * x->w;
     float *latents = malloc((size_t)(n * count) * sizeof *latents), *packed = malloc((size_t)n * sizeof *packed);
     flux_loop l = {0};
+    ay_rng rng;
     ay_component *c = NULL;
-    alloy_status st = latents && packed ? ALLOY_OK : ay_nomem(x->cx);
-    if (st == ALLOY_OK) st = initial_noise(x->cx, x->r, &x->f, x->h, x->w, latents, count);
+    alloy_status st = latents && packed ? ALLOY_OK : ay_nomem(x->s.cx);
+    if (st == ALLOY_OK) st = ay_latents_noise(&x->s, x->f.channels, x->h, x->w, latents, &rng);
     if (st == ALLOY_OK) st = prepare_loop(x, &l);
-    if (st == ALLOY_OK) st = open_part(x, "Transformer", &c);
-    json_object_set_new(x->r->report, "steps_s", json_array());
+    if (st == ALLOY_OK) st = ay_stage_open(&x->s, "Transformer", &c);
+    json_object_set_new(x->s.r->report, "steps_s", json_array());
     for (int i = 0; i < count && st == ALLOY_OK; i++) {
         pack(latents + i * n, x->f.channels, x->h, x->w, packed);
-        st = denoise(x, &l, c, packed, i);
+        st = denoise(x, &l, c, packed, i, &rng);
         unpack(packed, x->f.channels, x->h, x->w, latents + i * n);
     }
-    close_part(x, "Transformer", &c);
-    if (st == ALLOY_OK) st = save_latents(x, latents, count);
-    if (st == ALLOY_OK) st = decode(x, latents, count);
+    ay_stage_close(&x->s, "Transformer", &c);
+    if (st == ALLOY_OK) st = ay_latents_save(&x->s, x->f.channels, x->h, x->w, latents);
+    if (st == ALLOY_OK) st = ay_latents_decode(&x->s, x->f.channels, x->h, x->w, x->f.scaling, x->f.shift, latents);
     free(latents);
     free(packed);
     return st;
 }
 
 static alloy_status run(ay_ctx *cx, ay_model *m, ay_request *r) {
-    flux_run x = {.cx = cx, .m = m, .r = r, .text = m->text_length};
+    flux_run x = {.s = {cx, m, r, m->text_length, 0}, .text = m->text_length};
     ay_sizes s;
     const ay_model_part *t = ay_model_find(m, "Transformer");
     if (r->o->negative_prompt && *r->o->negative_prompt) {
@@ -330,7 +245,7 @@ static alloy_status run(ay_ctx *cx, ay_model *m, ay_request *r) {
     x.arena = ay_arena_new();
     alloy_status st = x.arena ? encode_prompt(&x) : ay_nomem(cx);
     if (st == ALLOY_OK) st = pictures(&x);
-    json_object_set_new(r->report, "peak_bytes", json_integer((json_int_t)x.peak));
+    json_object_set_new(r->report, "peak_bytes", json_integer((json_int_t)x.s.peak));
     ay_arena_free(x.arena);
     return st;
 }

@@ -6,10 +6,12 @@
 
 #include <string.h>
 
-extern const ay_pipe_row ay_pipe_flux;
+extern const ay_pipe_row ay_pipe_flux, ay_pipe_sd, ay_pipe_sdxl;
 
 static const ay_pipe_row *const rows[] = {
     &ay_pipe_flux,
+    &ay_pipe_sd,
+    &ay_pipe_sdxl,
 };
 
 const ay_pipe_row *const *ay_pipe_list(int *n) {

@@ -4,6 +4,7 @@
  * with the settings inside them, the report.
  */
 #include "pipe/pipe.h"
+#include "pipe/sched.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -90,7 +91,7 @@ static char *settings_text(ay_arena *a, const taker *t, int index) {
     const char *negative = r->o->negative_prompt;
     return ay_sprintf(a, "%s%s%s\nSteps: %d, Sampler: %s, CFG scale: %g, Seed: %llu, Size: %dx%d, Model: %s, Version: alloy %s%s", r->o->prompt,
                       negative && *negative ? "\nNegative prompt: " : "", negative ? negative : "", r->steps,
-                      r->o->scheduler ? r->o->scheduler : "Euler", r->guidance_scale, (unsigned long long)r->o->seed, r->width, r->height,
+                      r->sampler, r->guidance_scale, (unsigned long long)r->o->seed, r->width, r->height,
                       name ? name : "", ALLOY_VERSION, r->o->num_images > 1 ? ay_sprintf(a, ", Picture: %d", index + 1) : "");
 }
 
@@ -113,13 +114,13 @@ static alloy_status fill_request(ay_ctx *cx, const ay_model *m, const alloy_run_
     const json_t *p = json_object_get(m->json, "prediction");
     int64_t steps;
     double guidance;
+    const ay_sched_row *sched;
     if (!o->prompt) return ay_fail(cx, ALLOY_E_USAGE, "no prompt: say what the picture should show with --prompt");
     if (o->num_images < 1 || o->num_images > 10000) return ay_fail(cx, ALLOY_E_USAGE, "%d pictures: from 1 to 10000 can be asked for", o->num_images);
     if (o->steps < 0 || o->steps > 4096) return ay_fail(cx, ALLOY_E_USAGE, "%d steps: between 1 and 4096 can be asked for", o->steps);
     if (o->image_size.width < 0 || o->image_size.height < 0) return ay_fail(cx, ALLOY_E_USAGE, "sizes cannot be negative");
-    if (o->scheduler && strcmp(o->scheduler, "euler") != 0 && strcmp(o->scheduler, "FlowMatchEulerDiscreteScheduler") != 0) {
-        return ay_fail(cx, ALLOY_E_USAGE, "scheduler \"%s\" is not known for this model; euler is", o->scheduler);
-    }
+    AY_TRY(ay_sched_choose(cx, m->scheduler, o->scheduler, &sched));
+    r->sampler = sched->label;
     AY_TRY(ay_check_compute_units(cx, o->compute_units));
     AY_TRY(ay_check_emulate(cx, o->emulate, &r->exec.emulate_f16));
     AY_TRY(ay_json_int_or(cx, "alloy.json", p, "steps", 1, 4096, 20, &steps));

@@ -130,7 +130,8 @@ def component_io(pipe, case):
     ids = lambda tok, n: tok("a red circle and 2 blue squares", padding="max_length", max_length=n, truncation=True, return_tensors="pt").input_ids
     io = {}
     io["TextEncoder.input_ids"] = ids(TOKENIZER, TOKENIZER.model_max_length)
-    out = pipe.text_encoder(io["TextEncoder.input_ids"])
+    out = pipe.text_encoder(io["TextEncoder.input_ids"], output_hidden_states=True)
+    io["TextEncoder.hidden_states_penultimate"] = out.hidden_states[-2]
     io["TextEncoder.last_hidden_state"], io["TextEncoder.pooler_output"] = out.last_hidden_state, out.pooler_output
     io["TextEncoder2.input_ids"] = ids(TOKENIZER_2, text)
     io["TextEncoder2.last_hidden_state"] = pipe.text_encoder_2(io["TextEncoder2.input_ids"])[0]

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * Small FLUX.1 checkpoints for tests, see flux_case.h.
+ * Small checkpoints for tests, see flux_case.h.
  */
 #include "flux_case.h"
 
 #include "hashweights.h"
 #include "io/io.h"
 
-const ay_flux_case ay_flux_cases[AY_FLUX_CASES] = {{"a", false}, {"b", false}, {"c", true}};
+#include <string.h>
+
+
+const ay_flux_case ay_flux_cases[AY_FLUX_CASES] = {{"a", false, NULL}, {"b", false, NULL}, {"c", true, NULL}};
 /* ---- the checkpoint ------------------------------------------------------------------------------------------------- */
 
 const char *ay_test_join(ay_test *t, const char *a, const char *b) { return ay_path_join(t->arena, a, b); }
@@ -24,17 +27,24 @@ static void copy_dir(ay_test *t, const char *from, const char *to) {
     for (int i = 0; i < n; i++) copy_file(t, from, to, names[i]);
 }
 
+const char *ay_flux_golden(ay_test *t, const ay_flux_case *c, const char *name) {
+    return ay_sprintf(t->arena, "%s/%s/%s", ay_test_golden(t, c->family ? c->family : "flux"), c->name, name);
+}
+
+static bool exists(const char *path) { return ay_path_kind_of(path) != AY_PATH_NONE; }
+
 const char *ay_flux_checkpoint(ay_test *t, const ay_flux_case *c) {
-    static const char *const parts[] = {"transformer", "text_encoder", "text_encoder_2", "vae"};
-    const char *golden = ay_test_golden(t, "flux"), *from = ay_test_join(t, golden, c->name), *to = ay_test_path(t, c->name);
+    static const char *const parts[] = {"transformer", "unet", "text_encoder", "text_encoder_2", "vae"};
+    const char *tokens = ay_test_golden(t, "flux"), *from = ay_flux_golden(t, c, ""), *to = ay_test_path(t, c->name);
     assert_ok(t->cx, ay_mkdirs(t->cx, to));
     copy_file(t, from, to, "model_index.json");
     copy_dir(t, ay_test_join(t, from, "scheduler"), ay_test_join(t, to, "scheduler"));
-    copy_dir(t, ay_test_join(t, golden, "tokenizer"), ay_test_join(t, to, "tokenizer"));
-    copy_dir(t, ay_test_join(t, golden, "tokenizer_2"), ay_test_join(t, to, "tokenizer_2"));
-    for (int i = 0; i < 4; i++) {
-        const char *stem = i == 0 || i == 3 ? "diffusion_pytorch_model" : "model", *dir = ay_test_join(t, to, parts[i]);
+    copy_dir(t, ay_test_join(t, tokens, "tokenizer"), ay_test_join(t, to, "tokenizer"));
+    copy_dir(t, ay_test_join(t, tokens, c->family ? "tokenizer" : "tokenizer_2"), ay_test_join(t, to, "tokenizer_2"));
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        const char *stem = strstr(parts[i], "text") ? "model" : "diffusion_pytorch_model", *dir = ay_test_join(t, to, parts[i]);
         const char *manifest = ay_test_join(t, ay_test_join(t, from, parts[i]), "manifest.txt");
+        if (!exists(manifest)) continue;
         assert_ok(t->cx, ay_mkdirs(t->cx, dir));
         copy_file(t, ay_test_join(t, from, parts[i]), dir, "config.json");
         if (c->shards) assert_ok(t->cx, ay_hash_write_shards(t->cx, manifest, dir, stem, 40000));
@@ -45,7 +55,7 @@ const char *ay_flux_checkpoint(ay_test *t, const ay_flux_case *c) {
 
 json_t *ay_flux_pictures(ay_test *t, const ay_flux_case *c) {
     json_t *j;
-    assert_ok(t->cx, ay_json_read(t->cx, ay_sprintf(t->arena, "%s/%s/pictures.json", ay_test_golden(t, "flux"), c->name), &j));
+    assert_ok(t->cx, ay_json_read(t->cx, ay_flux_golden(t, c, "pictures.json"), &j));
     return j;
 }
 

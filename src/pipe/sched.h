@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Schedulers: at which timesteps a model is called, and how its answers move the sample. One list for all models, by the
+ * class names of diffusers and by short names; settings come from the checkpoint's scheduler_config.json.
+ *
+ *   ay_sched_open -> for i < calls: ay_sched_scale, the model at timesteps[i], ay_sched_step
+ */
+#ifndef AY_SCHED_H
+#define AY_SCHED_H
+
+#include "pipe/pipe.h"
+
+typedef struct ay_sched ay_sched;
+
+typedef struct ay_sched_row {
+    const char *class_name; /* in diffusers */
+    const char *name;       /* on the command line */
+    const char *label;      /* in a picture's settings, in the words of other tools */
+    bool flow;              /* for models that predict a velocity between picture and noise */
+    const char *spacing;    /* timestep_spacing where the configuration has none */
+    const char *betas;      /* beta_schedule, the same */
+    double beta_start, beta_end;
+    /** Fills calls, timesteps, sigmas, init_sigma from the configuration read so far. */
+    alloy_status (*begin)(ay_ctx *cx, ay_sched *s, const json_t *config);
+    /** What the model is to see of the sample; NULL: the sample. */
+    void (*scale)(const ay_sched *s, int i, const float *sample, float *out);
+    /** Moves `sample` by the model's answer; ones that add noise draw it from `rng`. */
+    void (*step)(ay_sched *s, int i, const float *model, float *sample, ay_rng *rng);
+} ay_sched_row;
+
+typedef enum ay_prediction { AY_PREDICTS_NOISE, AY_PREDICTS_VELOCITY, AY_PREDICTS_SAMPLE } ay_prediction;
+typedef enum ay_spacing { AY_SPACING_LEADING, AY_SPACING_TRAILING, AY_SPACING_LINSPACE } ay_spacing;
+
+enum { AY_SCHED_KEPT = 6 };
+
+struct ay_sched {
+    const ay_sched_row *row;
+    ay_arena *arena;
+    int steps;        /* asked for */
+    int calls;        /* of the model: more than steps where a method needs more */
+    int64_t n;        /* numbers in one sample */
+    int64_t tokens;   /* length of the picture's sequence, for flow matching */
+    float *timesteps; /* [calls] */
+    float *sigmas;    /* noise over signal, the last one where it ends; [steps + 1] (or what the method says) */
+    float init_sigma; /* the first noise is multiplied with it */
+    /* from scheduler_config.json */
+    int64_t train_steps, offset;
+    float *alphas; /* products of 1 - beta, [train_steps] */
+    ay_prediction prediction;
+    ay_spacing spacing;
+    bool karras, exponential, ends_at_min, alpha_to_one, zero_snr;
+    float clip; /* 0: predicted samples are not clipped */
+    int order;
+    bool sde, heun_solver, lower_order_final, euler_at_final, bh1;
+    /* of the picture being made */
+    float *kept[AY_SCHED_KEPT]; /* [n] each, as `keep` asked for */
+    int n_kept, counter;
+    ay_flow flow;
+};
+
+const ay_sched_row *const *ay_sched_list(int *n);
+/** The row for a model whose scheduler_config.json is `config`: `name` (class or short name) when not NULL, else the
+ *  configuration's own. A name that does not fit the model is a sentence that lists those that do. */
+alloy_status ay_sched_choose(ay_ctx *cx, const json_t *config, const char *name, const ay_sched_row **out);
+/** In `arena`. */
+alloy_status ay_sched_open(ay_ctx *cx, ay_arena *arena, const json_t *config, const char *name, int steps, int64_t n,
+                           int64_t tokens, ay_sched **out);
+/** Before each picture. */
+void ay_sched_start(ay_sched *s);
+void ay_sched_scale(const ay_sched *s, int i, const float *sample, float *out);
+void ay_sched_step(ay_sched *s, int i, const float *model, float *sample, ay_rng *rng);
+
+/* ---- shared by the methods (sched.c) ------------------------------------------------------------------------------------ */
+
+/** alphas, prediction, spacing and the like of noise schedules given by betas. */
+alloy_status ay_sched_read_betas(ay_ctx *cx, ay_sched *s, const json_t *config);
+/** `count` timesteps, high to low, as t (rounded to whole numbers if asked). `plus_one`: spaced for count + 1, the lowest
+ *  left out (multistep methods). */
+void ay_sched_space(const ay_sched *s, int count, bool whole, bool plus_one, double *t);
+/** sigmas[steps + 1] at the timesteps t[steps], respaced if the configuration says so, and then t after them. */
+alloy_status ay_sched_sigmas(ay_ctx *cx, ay_sched *s, double *t, bool whole);
+alloy_status ay_sched_keep(ay_ctx *cx, ay_sched *s, int count);
+
+#endif

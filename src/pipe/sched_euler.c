@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Euler steps in sigma, plain and ancestral (schedulers/scheduling_euler_discrete.py, scheduling_euler_ancestral_discrete.py
+ * of diffusers), in float32 and in the order of their expressions. The sample carries noise of standard deviation sigma;
+ * the model sees it divided to unit variance.
+ */
+#include "pipe/sched.h"
+
+#include <math.h>
+
+static alloy_status begin(ay_ctx *cx, ay_sched *s, const json_t *config) {
+    double *t = ay_alloc(s->arena, (size_t)s->steps * sizeof *t);
+    s->timesteps = ay_alloc(s->arena, (size_t)s->steps * sizeof *s->timesteps);
+    if (!t || !s->timesteps) return ay_nomem(cx);
+    ay_sched_space(s, s->steps, false, false, t);
+    AY_TRY(ay_sched_sigmas(cx, s, t, false));
+    s->calls = s->steps;
+    for (int i = 0; i < s->steps; i++) s->timesteps[i] = (float)t[i];
+    float top = s->sigmas[0];
+    s->init_sigma = s->spacing == AY_SPACING_LEADING ? sqrtf(top * top + 1) : top;
+    return ALLOY_OK;
+}
+
+static alloy_status begin_ancestral(ay_ctx *cx, ay_sched *s, const json_t *config) {
+    s->karras = s->exponential = s->ends_at_min = false; /* the class has neither */
+    if (s->prediction == AY_PREDICTS_SAMPLE) {
+        return ay_fail(cx, ALLOY_E_UNSUPPORTED,
+                       "scheduler_config.json: prediction_type \"sample\" is not known for euler_ancestral");
+    }
+    return begin(cx, s, config);
+}
+
+static void scale(const ay_sched *s, int i, const float *sample, float *out) {
+    float by = sqrtf(s->sigmas[i] * s->sigmas[i] + 1);
+    for (int64_t k = 0; k < s->n; k++) out[k] = sample[k] / by;
+}
+
+/* The picture that the model sees behind one number of the noise. */
+static float predicted(const ay_sched *s, float sigma, float model, float sample) {
+    if (s->prediction == AY_PREDICTS_SAMPLE) return model;
+    if (s->prediction == AY_PREDICTS_NOISE) return sample - sigma * model;
+    float square = sigma * sigma + 1;
+    return model * (-sigma / sqrtf(square)) + sample / square;
+}
+
+static void move(const ay_sched *s, int i, float to, const float *model, float *sample) {
+    float sigma = s->sigmas[i], dt = to - sigma;
+    for (int64_t k = 0; k < s->n; k++) {
+        float derivative = (sample[k] - predicted(s, sigma, model[k], sample[k])) / sigma;
+        sample[k] += derivative * dt;
+    }
+}
+
+static void step(ay_sched *s, int i, const float *model, float *sample, ay_rng *rng) {
+    move(s, i, s->sigmas[i + 1], model, sample);
+}
+
+static void step_ancestral(ay_sched *s, int i, const float *model, float *sample, ay_rng *rng) {
+    float from = s->sigmas[i] * s->sigmas[i], to = s->sigmas[i + 1] * s->sigmas[i + 1];
+    float up = sqrtf(to * (from - to) / from), down = sqrtf(to - up * up);
+    float *noise = s->kept[0];
+    move(s, i, down, model, sample);
+    ay_rng_normal(rng, noise, (size_t)s->n);
+    for (int64_t k = 0; k < s->n; k++) sample[k] += noise[k] * up;
+}
+
+static alloy_status begin_with_noise(ay_ctx *cx, ay_sched *s, const json_t *config) {
+    AY_TRY(ay_sched_keep(cx, s, 1));
+    return begin_ancestral(cx, s, config);
+}
+
+const ay_sched_row ay_sched_euler = {.class_name = "EulerDiscreteScheduler",
+                                     .name = "euler",
+                                     .label = "Euler",
+                                     .spacing = "linspace",
+                                     .betas = "linear",
+                                     .beta_start = 0.0001,
+                                     .beta_end = 0.02,
+                                     .begin = begin,
+                                     .scale = scale,
+                                     .step = step};
+const ay_sched_row ay_sched_euler_ancestral = {.class_name = "EulerAncestralDiscreteScheduler",
+                                               .name = "euler_ancestral",
+                                               .label = "Euler a",
+                                               .spacing = "linspace",
+                                               .betas = "linear",
+                                               .beta_start = 0.0001,
+                                               .beta_end = 0.02,
+                                               .begin = begin_with_noise,
+                                               .scale = scale,
+                                               .step = step_ancestral};
