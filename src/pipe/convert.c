@@ -66,6 +66,11 @@ static alloy_status read_folder(conversion *v) {
     return st;
 }
 
+/* The class that model_index.json loads a folder with, ["transformers", "T5EncoderModel"], or NULL. */
+static const char *loaded_as(const conversion *v, const char *folder) {
+    return json_string_value(json_array_get(json_object_get(v->m->index, folder), 1));
+}
+
 static bool wanted(const conversion *v, const char *package) {
     const char *list = v->o->components;
     if (!list) return true;
@@ -103,7 +108,7 @@ static alloy_status read_parts(conversion *v) {
         if (row->optional && ay_path_kind_of(dir) == AY_PATH_NONE) continue;
         int i = v->m->n_parts;
         AY_TRY(ay_json_read(cx, file, &v->configs[i]));
-        AY_TRY(ay_model_add_part(cx, v->m, row, file, v->configs[i]));
+        AY_TRY(ay_model_add_part(cx, v->m, row, file, v->configs[i], loaded_as(v, row->folder)));
     }
     char *file = ay_path_join(a, v->source, "scheduler/scheduler_config.json");
     if (!file) return ay_nomem(cx);

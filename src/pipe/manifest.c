@@ -43,13 +43,18 @@ const ay_model_part *ay_model_find(const ay_model *m, const char *package) {
     return NULL;
 }
 
-static const char *class_of(const json_t *config) {
+/* A transformers config.json names the model it was saved from, which may be larger than the part that is used of it
+ * ("T5ForConditionalGeneration"): there the class that the pipeline loads it with comes first. */
+static const char *class_of(const json_t *config, const ay_part_row *row, const char *loaded_as) {
     const char *name = json_string_value(json_object_get(config, "_class_name"));
-    return name ? name : json_string_value(json_array_get(json_object_get(config, "architectures"), 0));
+    if (name) return name;
+    if (loaded_as && ay_arch_find(loaded_as, row->graph_kind)) return loaded_as;
+    return json_string_value(json_array_get(json_object_get(config, "architectures"), 0));
 }
 
-alloy_status ay_model_add_part(ay_ctx *cx, ay_model *m, const ay_part_row *row, const char *what, const json_t *config) {
-    const char *name = class_of(config);
+alloy_status ay_model_add_part(ay_ctx *cx, ay_model *m, const ay_part_row *row, const char *what, const json_t *config,
+                               const char *loaded_as) {
+    const char *name = class_of(config, row, loaded_as);
     if (!name) return ay_fail(cx, ALLOY_E_FORMAT, "%s: says neither _class_name nor architectures, so it cannot be told what it is", what);
     const ay_arch *arch = ay_arch_find(name, row->graph_kind);
     if (!arch) return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: \"%s\" is not an architecture that alloy knows as %s", what, name, row->package);
@@ -77,7 +82,8 @@ static alloy_status read_parts(ay_ctx *cx, const char *what, ay_model *m) {
     for (const ay_part_row *row = m->row->parts; row->package; row++) {
         const json_t *j = json_object_get(parts, row->package);
         if (!j) continue;
-        AY_TRY(ay_model_add_part(cx, m, row, what, json_object_get(j, "config")));
+        const char *loaded_as = json_string_value(json_object_get(j, "class"));
+        AY_TRY(ay_model_add_part(cx, m, row, what, json_object_get(j, "config"), loaded_as));
         AY_TRY(read_sizes(cx, what, json_object_get(j, "sizes"), &m->parts[m->n_parts - 1].sizes));
     }
     return ALLOY_OK;

@@ -77,8 +77,10 @@ alloy_status ay_model_open(ay_ctx *cx, const char *dir, ay_model **out);
 void ay_model_close(ay_model **m);
 /** By package name; NULL when this model has no such part. */
 const ay_model_part *ay_model_find(const ay_model *m, const char *package);
-/** Reads class and configuration of one part from its config JSON (borrowed) and adds it to the model. `what` names the file. */
-alloy_status ay_model_add_part(ay_ctx *cx, ay_model *m, const ay_part_row *row, const char *what, const json_t *config);
+/** Reads class and configuration of one part from its config JSON (borrowed) and adds it to the model. `what` names the file;
+ *  `loaded_as` (may be NULL) is the class the pipeline loads it with. */
+alloy_status ay_model_add_part(ay_ctx *cx, ay_model *m, const ay_part_row *row, const char *what, const json_t *config,
+                               const char *loaded_as);
 /** The storage of every PARAM as alloy.json keeps it: name, dtype, shape, offsets in weight.bin. */
 json_t *ay_weight_table(const ay_weight_entry *e, int n);
 

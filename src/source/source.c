@@ -83,6 +83,11 @@ static alloy_status open_shards(ay_ctx *cx, ay_source *s, const char *path, cons
     return ALLOY_OK;
 }
 
+/* The names that save_pretrained writes; they win over a copy of the weights under another name in the same folder. */
+static bool is_standard(const char *name) {
+    return strcmp(name, "model.safetensors") == 0 || strcmp(name, "diffusion_pytorch_model.safetensors") == 0;
+}
+
 static alloy_status open_files(ay_ctx *cx, ay_source *s) {
     char **names;
     int n;
@@ -93,10 +98,12 @@ static alloy_status open_files(ay_ctx *cx, ay_source *s) {
             if (is_variant(names[i]) != (pass == 1)) continue;
             if (strstr(names[i], ".safetensors.index") && ends_with(names[i], ".json")) index = names[i];
             if (!ends_with(names[i], ".safetensors") || strstr(names[i], "-of-")) continue;
-            if (single) second = names[i];
+            if (single && is_standard(single)) continue;
+            if (single && !is_standard(names[i])) second = names[i];
             else single = names[i];
         }
     }
+    if (single && is_standard(single)) second = NULL;
     if (index) {
         char *path = ay_path_join(s->arena, s->dir, index);
         if (!path) return ay_nomem(cx);

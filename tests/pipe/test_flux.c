@@ -15,7 +15,7 @@
 /* ---- components ------------------------------------------------------------------------------------------------------- */
 
 static void test_components_float32(void **state) {
-    for (int i = 0; i < AY_FLUX_CASES; i++) ay_check_components(*state, &ay_flux_cases[i], "float32", "macos14", false, 1e-4);
+    for (int i = 0; i < AY_FLUX_CASES; i++) ay_check_components(*state, &ay_flux_cases[i], "float32", "macos14", false, 1e-5);
 }
 static void test_components_float16(void **state) {
     for (int i = 0; i < AY_FLUX_CASES; i++) ay_check_components(*state, &ay_flux_cases[i], "float16", "macos14", false, 3e-3);

@@ -81,7 +81,7 @@ CASES = {
         vae=dict(block_out_channels=(8, 16, 16), latent_channels=16, norm_num_groups=4, layers_per_block=2, scaling_factor=0.5,
                  shift_factor=0.2, use_quant_conv=False, use_post_quant_conv=False),
         scheduler=dict(shift=3.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15, base_image_seq_len=256, max_image_seq_len=4096),
-        clip_prefix="text_model.", text_length=40, size=(64, 48),
+        clip_prefix="text_model.", text_length=40, guidance=3.5, size=(64, 48),
         pictures=[("64x48", "a big blue triangle to the left", 1, 5, 3.5, 64, 48), ("40x72", "three white rings, black background", 2, 3, 1.5, 40, 72),
                   ("64x64", "", 3, 2, 7.0, 64, 64)],
     ),
@@ -97,7 +97,7 @@ CASES = {
         vae=dict(block_out_channels=(8, 8, 16, 16), latent_channels=8, norm_num_groups=8, layers_per_block=1, scaling_factor=0.18215,
                  mid_block_add_attention=False, use_quant_conv=True, use_post_quant_conv=True, shift_factor=0.0),
         scheduler=dict(shift=3.0, use_dynamic_shifting=False),
-        clip_prefix="", text_length=17, size=(64, 64),
+        clip_prefix="", text_length=17, guidance=30.0, size=(64, 64),
         pictures=[("64x64", "a purple diamond", 4, 4, 3.5, 64, 64), ("96x48", "a GREEN circle; and a red SQUARE, " * 12, 5, 2, 0.0, 96, 48),
                   ("48x80", "one large orange cross above", 6, 3, 10.0, 48, 80)],
     ),
@@ -144,7 +144,7 @@ def component_io(pipe, case):
         txt_ids=torch.zeros(text, 3),
     )
     if t["guidance_embeds"]:
-        args["guidance"] = torch.tensor([3.5])
+        args["guidance"] = torch.tensor([case["guidance"]])
     io |= {"Transformer." + k: v for k, v in args.items()}
     io["Transformer.sample"] = pipe.transformer(**args, return_dict=False)[0]
     io["VAEDecoder.z"] = rand("z", 1, case["vae"]["latent_channels"], lh, lw)
@@ -196,7 +196,8 @@ def write_schedules():
         s = FlowMatchEulerDiscreteScheduler(**config)
         mu = calculate_shift(tokens, s.config.base_image_seq_len, s.config.max_image_seq_len, s.config.base_shift, s.config.max_shift)
         s.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
-        rows.append(dict(config=dict(s.config), steps=steps, tokens=tokens, sigmas=s.sigmas.tolist(), timesteps=s.timesteps.tolist()))
+        config = {k: v for k, v in s.config.items() if not k.startswith("_")}
+        rows.append(dict(config=config, steps=steps, tokens=tokens, sigmas=s.sigmas.tolist(), timesteps=s.timesteps.tolist()))
     with open(os.path.join(ROOT, "schedules.json"), "w") as f:
         f.write("[\n" + ",\n".join(json.dumps(r) for r in rows) + "\n]\n")
 
