@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 /* ---- a count of allocations: glibc lets a program bring its own malloc; sanitizers bring theirs ------------------ */
 
@@ -319,6 +320,20 @@ static void *stop_later(void *arg) {
     return NULL;
 }
 
+/* 0.2 s on a machine of one's own; more where others compute beside the test, and where every access is checked. */
+static double patience(void) {
+    double load = 0, cores = (double)sysconf(_SC_NPROCESSORS_ONLN), seconds = 0.2;
+    if (getloadavg(&load, 1) == 1 && load > cores) seconds *= load / cores;
+#if defined(__SANITIZE_ADDRESS__)
+    seconds *= 10;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+    seconds *= 10;
+#endif
+#endif
+    return seconds;
+}
+
 static void test_stop(void **state) {
     enum { L = 1024, D = 512 };
     layers l = make_layers(40, L, D);
@@ -335,7 +350,7 @@ static void test_stop(void **state) {
     assert_fails(cx, ay_program_run(cx, p, &in, 1, &out, 1), ALLOY_E_CANCELLED, "stopped");
     atomic_store(&cx->stop, 0);
     assert_int_equal(st, ALLOY_E_CANCELLED);
-    if (end - s.when > 0.2) fail_msg("stopping took %.3f s", end - s.when);
+    if (end - s.when > patience()) fail_msg("stopping took %.3f s", end - s.when);
     ay_program_free(&p);
     free_layers(&l);
     free(x);
