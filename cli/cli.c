@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <math.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,6 +54,27 @@ char *cli_bytes(double bytes, char *text) {
     return text;
 }
 
+/* Names and text out of files may hold anything: what would move a terminal's cursor is shown as "?". */
+static void say_text(const char *before, const char *text) {
+    cli_clear();
+    fputs(before, stderr);
+    for (const char *p = text; *p; p++) fputc(((unsigned char)*p < 32 && *p != '\n') || *p == 127 ? '?' : *p, stderr);
+    fputc('\n', stderr);
+}
+
+void cli_say(const char *fmt, ...) {
+    char shorter[512], *text = NULL;
+    va_list ap;
+    va_start(ap, fmt);
+    if (vasprintf(&text, fmt, ap) < 0) text = NULL;
+    va_end(ap);
+    va_start(ap, fmt);
+    if (!text) vsnprintf(shorter, sizeof shorter, fmt, ap);
+    va_end(ap);
+    say_text("", text ? text : shorter);
+    free(text);
+}
+
 static void left_text(double seconds, char *text, size_t cap) {
     if (seconds >= 3600) snprintf(text, cap, "%.0f h %02.0f min left", floor(seconds / 3600), floor(fmod(seconds, 3600) / 60));
     else if (seconds >= 60) snprintf(text, cap, "%.0f min %02.0f s left", floor(seconds / 60), floor(fmod(seconds, 60)));
@@ -88,9 +110,8 @@ static void on_progress(void *user, const char *stage, double done, double total
 static void on_log(void *user, alloy_log_level level, const char *text) {
     const app *a = user;
     if (level == ALLOY_LOG_DEBUG && !a->verbose) return;
-    if (level == ALLOY_LOG_INFO && a->quiet) return;
-    cli_clear();
-    fprintf(stderr, "%s%s\n", level == ALLOY_LOG_WARN ? "warning: " : level == ALLOY_LOG_ERROR ? "error: " : "", text);
+    if (level != ALLOY_LOG_ERROR && a->quiet) return;
+    say_text(level == ALLOY_LOG_WARN ? "warning: " : level == ALLOY_LOG_ERROR ? "error: " : "", text);
 }
 
 int cli_open(app *a) {
@@ -101,7 +122,7 @@ int cli_open(app *a) {
     o.progress = on_progress;
     o.user = a;
     if (alloy_ctx_open(&o, &a->ctx) != ALLOY_OK) {
-        fprintf(stderr, "alloy: out of memory\n");
+        cli_say("alloy: out of memory");
         return 1;
     }
     line.on = !a->quiet && isatty(2);
@@ -114,8 +135,8 @@ int cli_open(app *a) {
 
 int cli_end(app *a, alloy_status st) {
     cli_clear();
-    if (st == ALLOY_E_CANCELLED) fprintf(stderr, "alloy: interrupted\n");
-    else if (st != ALLOY_OK) fprintf(stderr, "alloy: %s\n", alloy_error(a->ctx));
+    if (st == ALLOY_E_CANCELLED) cli_say("alloy: interrupted");
+    else if (st != ALLOY_OK) cli_say("alloy: %s", alloy_error(a->ctx));
     interruptible = NULL;
     alloy_ctx_close(&a->ctx);
     return st == ALLOY_OK ? 0 : st == ALLOY_E_CANCELLED ? 130 : st == ALLOY_E_USAGE ? 2 : 1;
@@ -133,6 +154,9 @@ void cli_help(const char *command, const char *usage, const char *about, const o
     }
 }
 
+/* strtol and its kin skip spaces and take a plus. */
+static bool number_begins(const char *text) { return (*text >= '0' && *text <= '9') || *text == '-' || *text == '.'; }
+
 static int set_option(const char *command, const option *o, const char *text) {
     char *end;
     errno = 0;
@@ -140,8 +164,8 @@ static int set_option(const char *command, const option *o, const char *text) {
     case OPTION_TEXT: *(const char **)o->value = text; return 0;
     case OPTION_INT: {
         long v = strtol(text, &end, 10);
-        if (end == text || *end || errno || v < o->low || v > INT_MAX) {
-            fprintf(stderr, "alloy %s: %s wants a whole number from %d, not \"%s\"\n", command, o->name, o->low, text);
+        if (!number_begins(text) || end == text || *end || errno || v < o->low || v > INT_MAX) {
+            cli_say("alloy %s: %s wants a whole number from %d, not \"%s\"", command, o->name, o->low, text);
             return 2;
         }
         *(int *)o->value = (int)v;
@@ -149,8 +173,8 @@ static int set_option(const char *command, const option *o, const char *text) {
     }
     case OPTION_SEED: {
         unsigned long long v = strtoull(text, &end, 10);
-        if (end == text || *end || errno || strchr(text, '-')) {
-            fprintf(stderr, "alloy %s: %s wants a whole number from 0 to 18446744073709551615, not \"%s\"\n", command, o->name, text);
+        if (!number_begins(text) || end == text || *end || errno || strchr(text, '-')) {
+            cli_say("alloy %s: %s wants a whole number from 0 to 18446744073709551615, not \"%s\"", command, o->name, text);
             return 2;
         }
         *(uint64_t *)o->value = v;
@@ -158,8 +182,8 @@ static int set_option(const char *command, const option *o, const char *text) {
     }
     case OPTION_NUMBER: {
         double v = strtod(text, &end);
-        if (end == text || *end || !isfinite(v) || v < o->low) {
-            fprintf(stderr, "alloy %s: %s wants a number from %d, not \"%s\"\n", command, o->name, o->low, text);
+        if (!number_begins(text) || end == text || *end || !isfinite(v) || v < o->low) {
+            cli_say("alloy %s: %s wants a number from %d, not \"%s\"", command, o->name, o->low, text);
             return 2;
         }
         *(double *)o->value = v;
@@ -177,8 +201,10 @@ static const option *find_option(const option *options, const char *word, size_t
     return NULL;
 }
 
+enum { MOST_OPTIONS = 64 };
+
 int cli_parse(const char *command, int argc, char **argv, const option *options, const char **words, int max_words, int *n_words) {
-    bool more = true;
+    bool more = true, given[MOST_OPTIONS] = {false};
     *n_words = 0;
     for (int i = 1; i < argc; i++) {
         const char *w = argv[i];
@@ -188,7 +214,7 @@ int cli_parse(const char *command, int argc, char **argv, const option *options,
         }
         if (!more || w[0] != '-' || !w[1]) {
             if (*n_words == max_words) {
-                fprintf(stderr, "alloy %s: \"%s\" is one argument too many; alloy %s --help explains\n", command, w, command);
+                cli_say("alloy %s: \"%s\" is one argument too many; alloy %s --help explains", command, w, command);
                 return 2;
             }
             words[(*n_words)++] = w;
@@ -197,17 +223,23 @@ int cli_parse(const char *command, int argc, char **argv, const option *options,
         const char *equals = strncmp(w, "--", 2) == 0 ? strchr(w, '=') : NULL;
         const option *o = find_option(options, w, equals ? (size_t)(equals - w) : strlen(w));
         if (!o || (equals && o->kind == OPTION_FLAG)) {
-            fprintf(stderr, "alloy %s: no option \"%s\"; alloy %s --help shows which there are\n", command, w, command);
+            cli_say("alloy %s: no option \"%s\"; alloy %s --help shows which there are", command, w, command);
             return 2;
         }
         const char *text = equals ? equals + 1 : NULL;
         if (!text && o->kind != OPTION_FLAG) {
             if (i + 1 == argc) {
-                fprintf(stderr, "alloy %s: %s needs a value (%s)\n", command, o->name, o->argument);
+                cli_say("alloy %s: %s needs a value (%s)", command, o->name, o->argument);
                 return 2;
             }
             text = argv[++i];
         }
+        ptrdiff_t row = o - options;
+        if (row < MOST_OPTIONS && given[row] && o->kind != OPTION_FLAG) {
+            cli_say("alloy %s: %s is given twice", command, o->name);
+            return 2;
+        }
+        if (row < MOST_OPTIONS) given[row] = true;
         int bad = set_option(command, o, text);
         if (bad) return bad;
     }

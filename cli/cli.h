@@ -40,6 +40,8 @@ void cli_help(const char *command, const char *usage, const char *about, const o
 int cli_open(app *a);
 /** Prints the failure; the exit status that belongs to it. */
 int cli_end(app *a, alloy_status st);
+/** One message and its newline to standard error, after the progress line is cleared. */
+void cli_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /** Clears the progress line before something is printed. */
 void cli_clear(void);
 /** "12.3 GB", "456 MB" into text of at least 32 bytes. */

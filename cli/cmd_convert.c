@@ -11,6 +11,7 @@
 /* "512x768" */
 static bool parse_size(const char *text, alloy_size *s) {
     char *end;
+    if (text[strspn(text, "0123456789x")]) return false; /* strtol would skip spaces and take signs */
     long w = strtol(text, &end, 10);
     if (end == text || *end != 'x') return false;
     const char *rest = end + 1;
@@ -51,13 +52,23 @@ int cmd_convert(int argc, char **argv) {
         return 0;
     }
     if (n != 1) {
-        fprintf(stderr, "alloy convert: say which checkpoint: alloy convert FOLDER\n");
+        cli_say("alloy convert: say which checkpoint: alloy convert FOLDER");
+        return 2;
+    }
+    if (size && (o.image_size.width || o.image_size.height)) {
+        cli_say("alloy convert: --size says width and height already; leave --width and --height out");
         return 2;
     }
     if (size && !parse_size(size, &o.image_size)) {
-        fprintf(stderr, "alloy convert: --size wants WIDTHxHEIGHT, such as 512x768, not \"%s\"\n", size);
+        cli_say("alloy convert: --size wants WIDTHxHEIGHT, such as 512x768, not \"%s\"", size);
         return 2;
     }
     if (cli_open(&a)) return 1;
-    return cli_end(&a, alloy_convert(a.ctx, source[0], &o));
+    char *report = NULL;
+    if (a.json) o.report = &report;
+    alloy_status st = alloy_convert(a.ctx, source[0], &o);
+    cli_clear();
+    if (report) printf("%s\n", report);
+    alloy_free(report);
+    return cli_end(&a, st);
 }

@@ -127,7 +127,7 @@ int cmd_info(int argc, char **argv) {
         return 0;
     }
     if (n != 1) {
-        fprintf(stderr, "alloy info: say of what: alloy info PATH\n");
+        cli_say("alloy info: say of what: alloy info PATH");
         return 2;
     }
     if (cli_open(&a)) return 1;

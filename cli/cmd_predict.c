@@ -30,13 +30,14 @@ int cmd_predict(int argc, char **argv) {
         return 0;
     }
     if (n != 1 || !input || !output) {
-        fprintf(stderr, "alloy predict: wants a package and two files: alloy predict NAME.mlpackage --input in.safetensors --output out.safetensors\n");
+        cli_say("alloy predict: wants a package and two files: alloy predict NAME.mlpackage --input in.safetensors --output out.safetensors");
         return 2;
     }
     if (cli_open(&a)) return 1;
     if (o.emulate) o.overflows = &overflows;
     alloy_status st = alloy_predict(a.ctx, package[0], input, output, &o);
     cli_clear();
-    if (st == ALLOY_OK && overflows >= 0) printf(a.json ? "{\"overflows\": %lld}\n" : "overflows: %lld\n", (long long)overflows);
+    if (st == ALLOY_OK && a.json) printf(o.overflows ? "{\"overflows\": %lld}\n" : "{}\n", (long long)overflows);
+    else if (st == ALLOY_OK && o.overflows) printf("overflows: %lld\n", (long long)overflows);
     return cli_end(&a, st);
 }

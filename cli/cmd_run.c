@@ -47,7 +47,7 @@ static void print_profile(const json_t *profile) {
     }
 }
 
-static void print_report(const app *a, const char *text) {
+static void print_report(const app *a, uint64_t seed, const char *text) {
     if (!text) return;
     if (a->json) {
         printf("%s\n", text);
@@ -61,9 +61,9 @@ static void print_report(const app *a, const char *text) {
     size_t n = json_array_size(json_object_get(j, "steps_s"));
     for (i = 0; i < n; i++) steps += json_number_value(json_array_get(json_object_get(j, "steps_s"), i));
     if (!a->quiet) {
-        fprintf(stderr, "%lldx%lld, seed %lld: text %.2f s, %zu steps of %.2f s, decoding %.2f s, all %.2f s\n",
+        fprintf(stderr, "%lldx%lld, seed %llu: text %.2f s, %zu steps of %.2f s, decoding %.2f s, all %.2f s\n",
                 (long long)json_integer_value(json_object_get(j, "width")), (long long)json_integer_value(json_object_get(j, "height")),
-                (long long)json_integer_value(json_object_get(j, "seed")), json_number_value(json_object_get(j, "encode_s")), n,
+                (unsigned long long)seed, json_number_value(json_object_get(j, "encode_s")), n,
                 n ? steps / (double)n : 0, json_number_value(json_object_get(j, "decode_s")), json_number_value(json_object_get(j, "total_s")));
     }
     json_decref(j);
@@ -102,7 +102,7 @@ static int end_benchmark(const app *a, const run_words *w, json_t *runs) {
                n_steps ? steps[n_steps / 2] : 0, n_steps ? steps[0] : 0, n_steps ? steps[n_steps - 1] : 0);
     }
     if (w->benchmark_output && json_dump_file(all, w->benchmark_output, JSON_INDENT(2)) != 0) {
-        fprintf(stderr, "alloy: %s: could not be written\n", w->benchmark_output);
+        cli_say("alloy: %s: could not be written", w->benchmark_output);
         status = 1;
     }
     json_decref(all);
@@ -120,7 +120,7 @@ static int run(app *a, run_words *w, const char *model) {
         w->o.report = &report;
         st = alloy_run(a->ctx, model, &w->o);
         if (st == ALLOY_OK && w->benchmark) json_array_append_new(reports, json_loads(report, 0, NULL));
-        else print_report(a, report);
+        else print_report(a, w->o.seed, report);
         alloy_free(report);
     }
     int status = st == ALLOY_OK && w->benchmark ? end_benchmark(a, w, reports) : 0;
@@ -164,7 +164,11 @@ int cmd_run(int argc, char **argv) {
         return 0;
     }
     if (n != 1 || !w.o.prompt) {
-        fprintf(stderr, "alloy run: say which model and what to show: alloy run FOLDER --prompt \"a fox in the snow\"\n");
+        cli_say("alloy run: say which model and what to show: alloy run FOLDER --prompt \"a fox in the snow\"");
+        return 2;
+    }
+    if (w.benchmark_output && !w.benchmark) {
+        cli_say("alloy run: --benchmark-output takes the figures of --benchmark; give both");
         return 2;
     }
     if (cli_open(&a)) return 1;

@@ -34,7 +34,7 @@ int cmd_validate(int argc, char **argv) {
         return 0;
     }
     if (n != 1) {
-        fprintf(stderr, "alloy validate: say what to check: alloy validate FOLDER\n");
+        cli_say("alloy validate: say what to check: alloy validate FOLDER");
         return 2;
     }
     if (cli_open(&a)) return 1;

@@ -81,7 +81,8 @@ ALLOY_API alloy_status alloy_ctx_open(const alloy_ctx_options *o, alloy_ctx **ou
 ALLOY_API void alloy_ctx_close(alloy_ctx **ctx);
 /** The sentence of the last failure, "" if there was none. Valid until the next call on this context. */
 ALLOY_API const char *alloy_error(const alloy_ctx *ctx);
-/** Asks the running call to return ALLOY_E_CANCELLED as soon as it can. Safe in signal handlers and from any thread. */
+/** Asks the running call to return ALLOY_E_CANCELLED as soon as it can. Safe in signal handlers and from any thread.
+ *  The context stays stopped: its later calls come to the same. Open another to go on. */
 ALLOY_API void alloy_stop(alloy_ctx *ctx);
 /** Frees text that alloy handed out. NULL is fine. */
 ALLOY_API void alloy_free(void *p);
@@ -103,9 +104,10 @@ typedef struct alloy_convert_options {
     alloy_size image_size;    /**< pixels */
     int text_length;          /**< tokens of the long text encoder */
     const char *components;   /**< comma-separated package names; default: all */
-    bool force;               /**< replace an existing folder */
+    bool force;               /**< replace an existing model folder */
     bool skip_validation;
     int palette;              /**< instead of `quantization`: palettes of 4, 6 or 8 bits; 0: none */
+    char **report;            /**< JSON about what was written (path, type, sizes); alloy_free() it. May be NULL */
 } alloy_convert_options;
 ALLOY_API void alloy_convert_options_init(alloy_convert_options *o);
 /** Converts the checkpoint folder `source` to OUTPUT_DIR/NAME/. Nothing appears under that name until it is whole. */

@@ -45,6 +45,7 @@ alloy_status alloy_convert(alloy_ctx *ctx, const char *source, const alloy_conve
     alloy_convert_options o;
     alloy_convert_options_init(&o);
     take_options(&o, sizeof o, given, given ? given->size : 0);
+    if (o.report) *o.report = NULL;
     AY_TRY(begin(ctx, source));
     return ay_convert(ctx, source, &o);
 }
@@ -76,10 +77,12 @@ alloy_status alloy_validate(alloy_ctx *ctx, const char *path, alloy_finding_fn f
 
 alloy_status alloy_info(alloy_ctx *ctx, const char *path, char **json) {
     AY_TRY(begin(ctx, path));
+    if (!json) return ay_fail(ctx, ALLOY_E_USAGE, "nowhere to put the answer: json is NULL");
     return ay_info(ctx, path, json);
 }
 
 alloy_status alloy_list_models(alloy_ctx *ctx, const char *dir, char **json) {
     AY_TRY(begin(ctx, dir));
+    if (!json) return ay_fail(ctx, ALLOY_E_USAGE, "nowhere to put the answer: json is NULL");
     return ay_list_models(ctx, dir, json);
 }

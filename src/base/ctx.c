@@ -32,8 +32,9 @@ alloy_status ay_fail(ay_ctx *cx, alloy_status code, const char *fmt, ...) {
     va_start(ap, fmt);
     char *s = format(fmt, ap);
     va_end(ap);
+    if (!s) return ay_nomem(cx);
     cx->code = code;
-    set_message(cx, s ? s : nomem_text);
+    set_message(cx, s);
     return code;
 }
 

@@ -150,14 +150,40 @@ static void sync_parent(const char *path) { /* so that the rename itself is on t
     free(dir);
 }
 
+/* A rename over a device would take its place: only a file is ever replaced. */
+static alloy_status check_replaceable(ay_ctx *cx, const char *path) {
+    switch (ay_path_kind_of(path)) {
+    case AY_PATH_DIR: return ay_fail(cx, ALLOY_E_IO, "%s: cannot be written: it is a folder; give the name of a file", path);
+    case AY_PATH_OTHER: return ay_fail(cx, ALLOY_E_IO, "%s: cannot be written: it is a device, pipe or socket", path);
+    default: return ALLOY_OK;
+    }
+}
+
+alloy_status ay_path_check_output(ay_ctx *cx, const char *path) {
+    const char *base = ay_path_base(path);
+    size_t n = (size_t)(base - path);
+    if (!*base) return ay_fail(cx, ALLOY_E_IO, "%s: cannot be written: it is no name of a file", *path ? path : "\"\"");
+    AY_TRY(check_replaceable(cx, path));
+    char *dir = malloc(n + 2);
+    if (!dir) return ay_nomem(cx);
+    memcpy(dir, path, n);
+    strcpy(dir + n, n ? "" : ".");
+    struct stat st;
+    alloy_status s = ALLOY_OK;
+    if (stat(dir, &st) != 0 || access(dir, W_OK | X_OK) != 0) s = ay_fail_errno(cx, errno, "write into", dir, 0);
+    free(dir);
+    return s;
+}
+
 alloy_status ay_replace_begin(ay_ctx *cx, const char *path, char **tmp, ay_writer **w) {
     *w = NULL;
+    *tmp = NULL;
+    AY_TRY(check_replaceable(cx, path));
     *tmp = malloc(strlen(path) + 5);
     if (!*tmp) return ay_nomem(cx);
     strcpy(*tmp, path);
     strcat(*tmp, ".tmp");
-    unlink(*tmp); /* left by a killed run, or a link that must not be followed */
-    alloy_status s = ay_writer_open(cx, *tmp, false, w);
+    alloy_status s = ay_writer_create(cx, *tmp, w);
     if (s != ALLOY_OK) {
         free(*tmp);
         *tmp = NULL;
@@ -206,6 +232,18 @@ ay_path_kind ay_path_kind_of(const char *path) {
     struct stat st;
     if (stat(path, &st) != 0) return AY_PATH_NONE;
     return S_ISREG(st.st_mode) ? AY_PATH_FILE : S_ISDIR(st.st_mode) ? AY_PATH_DIR : AY_PATH_OTHER;
+}
+
+bool ay_path_is_link(const char *path) {
+    struct stat st;
+    return lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
+}
+
+alloy_status ay_path_fail(ay_ctx *cx, const char *path) {
+    struct stat st;
+    if (stat(path, &st) == 0) return ay_fail(cx, ALLOY_E_IO, "%s: is neither a file nor a folder", path);
+    if (errno == ENOENT) return ay_fail(cx, ALLOY_E_IO, "%s: no such file or folder", path);
+    return ay_fail_errno(cx, errno, "open", path, 0);
 }
 
 alloy_status ay_mkdirs(ay_ctx *cx, const char *path) {

@@ -25,7 +25,17 @@ alloy_status ay_file_copy(ay_ctx *cx, const char *from, const char *to);
 
 typedef enum ay_path_kind { AY_PATH_NONE, AY_PATH_FILE, AY_PATH_DIR, AY_PATH_OTHER } ay_path_kind;
 ay_path_kind ay_path_kind_of(const char *path);
+bool ay_path_is_link(const char *path);
+/** Why there is no `path`, as the system tells it: not there, not permitted, a loop of links, a name too long. */
+alloy_status ay_path_fail(ay_ctx *cx, const char *path);
+/** Whether a file `path` can be made or replaced, asked before the work whose result it takes: its folder is there and may be
+ *  written, and what has the name now is a file. */
+alloy_status ay_path_check_output(ay_ctx *cx, const char *path);
 alloy_status ay_mkdirs(ay_ctx *cx, const char *path);
+/** Makes the folder `path`, or takes over what an ended process left there, and locks it until ay_work_end(): two processes
+ *  never work in one. A folder that another process has locked is a failure. */
+alloy_status ay_work_begin(ay_ctx *cx, const char *path, int *lock);
+void ay_work_end(int *lock);
 alloy_status ay_remove_tree(ay_ctx *cx, const char *path); /* never follows a link */
 alloy_status ay_rename(ay_ctx *cx, const char *from, const char *to);
 /** Names (not paths) in a folder, sorted bytewise, without "." and ".."; strings live in `a`. */

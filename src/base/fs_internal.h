@@ -16,6 +16,10 @@ alloy_status ay_fail_errno(ay_ctx *cx, int err, const char *verb, const char *pa
 alloy_status ay_replace_begin(ay_ctx *cx, const char *path, char **tmp, ay_writer **w);
 alloy_status ay_replace_end(ay_ctx *cx, alloy_status so_far, const char *path, char **tmp, ay_writer **w);
 
+/** A new file under `path`, locked until it is closed; what an ended process left there goes, what a running one is writing
+ *  stays and is a failure. */
+alloy_status ay_writer_create(ay_ctx *cx, const char *path, ay_writer **out);
+
 /** Frees without flushing; keeps the recorded sentence. */
 void ay_writer_abandon(ay_writer **w);
 

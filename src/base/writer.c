@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * The sequential file writer: small puts are gathered, large ones go straight to the file in steps between which the stop
- * flag is read. The first failure sticks: later calls do nothing and return it.
+ * flag is read. The first failure sticks: later calls do nothing and return it. And the locks that keep two processes from
+ * writing one file or folder at once.
  */
 #include "base/fs_internal.h"
 
@@ -9,6 +10,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -24,7 +26,7 @@ struct ay_writer {
     unsigned char buffer[BUFFER];
 };
 
-alloy_status ay_writer_open(ay_ctx *cx, const char *path, bool append, ay_writer **out) {
+static alloy_status open_with(ay_ctx *cx, const char *path, int flags, bool append, ay_writer **out) {
     *out = NULL;
     ay_writer *w = malloc(sizeof *w);
     char *copy = malloc(strlen(path) + 1);
@@ -41,7 +43,7 @@ alloy_status ay_writer_open(ay_ctx *cx, const char *path, bool append, ay_writer
     w->held = 0;
     struct stat st;
     /* Never O_APPEND: with it, Linux makes pwrite() append too. */
-    w->fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK | (append ? 0 : O_TRUNC), 0666);
+    w->fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK | flags, 0666);
     if (w->fd < 0) w->failed = ay_fail_errno(cx, errno, "create", path, 0);
     else if (fstat(w->fd, &st) != 0) w->failed = ay_fail_errno(cx, errno, "create", path, 0);
     else if (!S_ISREG(st.st_mode)) w->failed = ay_fail(cx, ALLOY_E_IO, "%s: cannot be written: it is no regular file", path);
@@ -53,6 +55,69 @@ alloy_status ay_writer_open(ay_ctx *cx, const char *path, bool append, ay_writer
     }
     *out = w;
     return ALLOY_OK;
+}
+
+alloy_status ay_writer_open(ay_ctx *cx, const char *path, bool append, ay_writer **out) {
+    return open_with(cx, path, append ? 0 : O_TRUNC, append, out);
+}
+
+/* 1: `path` names the file behind `fd`, and the lock on it is ours. 0: somebody else has the lock. -1: it names another file by
+ * now, or none. Where locks are not to be had (some network file systems) there is one writer only, as far as we can tell. */
+static int lock_named(int fd, const char *path) {
+    struct stat mine, named;
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return 0;
+    if (fstat(fd, &mine) != 0 || lstat(path, &named) != 0) return -1;
+    return mine.st_dev == named.st_dev && mine.st_ino == named.st_ino ? 1 : -1;
+}
+
+static alloy_status in_use(ay_ctx *cx, const char *path) {
+    return ay_fail(cx, ALLOY_E_IO, "%s: another alloy is writing it at this moment; wait for it or choose another name", path);
+}
+
+/* A file is only removed or renamed by who holds the lock on it and has then seen that the name is still that file's. */
+static int clear_leftover(const char *path) {
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0) return errno == ENOENT || unlink(path) == 0 ? 1 : -1; /* a link, or not ours to read */
+    int mine = lock_named(fd, path);
+    if (mine > 0) unlink(path);
+    close(fd);
+    return mine;
+}
+
+alloy_status ay_writer_create(ay_ctx *cx, const char *path, ay_writer **out) {
+    for (int tries = 0; tries < 20; tries++) {
+        if (clear_leftover(path) == 0) return in_use(cx, path);
+        alloy_status st = open_with(cx, path, O_EXCL, false, out);
+        struct stat there;
+        if (st != ALLOY_OK && tries < 19 && lstat(path, &there) == 0) continue;
+        if (st != ALLOY_OK) return st;
+        if (lock_named((*out)->fd, path) == 1) return ALLOY_OK;
+        ay_writer_abandon(out); /* somebody took it for a leftover before it was locked */
+    }
+    return in_use(cx, path);
+}
+
+alloy_status ay_work_begin(ay_ctx *cx, const char *path, int *lock) {
+    *lock = -1;
+    for (int tries = 0; tries < 20; tries++) {
+        if (mkdir(path, 0777) != 0 && errno != EEXIST) return ay_fail_errno(cx, errno, "create", path, 0);
+        int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd < 0 && errno == ENOENT) continue;
+        if (fd < 0 && (errno == ENOTDIR || errno == ELOOP)) {
+            return ay_fail(cx, ALLOY_E_IO, "%s: is in the way: work in progress goes into a folder of that name; remove it", path);
+        }
+        if (fd < 0) return ay_fail_errno(cx, errno, "open", path, 0);
+        int mine = lock_named(fd, path);
+        if (mine == 1) return *lock = fd, ALLOY_OK;
+        close(fd);
+        if (mine == 0) break;
+    }
+    return in_use(cx, path);
+}
+
+void ay_work_end(int *lock) {
+    if (*lock >= 0) close(*lock);
+    *lock = -1;
 }
 
 static alloy_status write_all(ay_writer *w, uint64_t at, const void *bytes, size_t n) {

@@ -115,8 +115,10 @@ alloy_status ay_package_from_bytes(ay_ctx *cx, const char *path, const uint8_t *
     alloy_status st = ALLOY_OK;
     if (!p->arena || !(p->path = ay_strdup(p->arena, path))) st = ay_nomem(cx);
     if (!st) {
+        errno = 0;
         p->model = ay_mil__model__unpack(NULL, spec_size, spec);
-        if (!p->model)
+        if (!p->model && errno == ENOMEM) st = ay_nomem(cx);
+        else if (!p->model)
             st = ay_fail(cx, ALLOY_E_FORMAT, "%s: the model file of %zu bytes is not a Core ML model, or is cut short",
                          path, spec_size);
     }

@@ -14,6 +14,10 @@
 alloy_status ay_json_read(ay_ctx *cx, const char *path, json_t **out); /* decref by the caller */
 alloy_status ay_json_parse(ay_ctx *cx, const char *what, const char *text, size_t n, json_t **out);
 alloy_status ay_json_write(ay_ctx *cx, const char *path, const json_t *v); /* sorted as inserted, 2-space indent, atomic */
+/** A path or other outside text as a JSON string: what is no UTF-8 becomes U+FFFD. NULL: no memory. */
+json_t *ay_json_text(const char *s);
+/** The same as text in `a`. */
+char *ay_utf8(ay_arena *a, const char *s);
 /* Typed members: a missing key, a wrong type or a value outside [lo, hi] is one sentence naming `what` (the file). */
 alloy_status ay_json_int(ay_ctx *cx, const char *what, const json_t *obj, const char *key, int64_t lo, int64_t hi,
                          int64_t *out);

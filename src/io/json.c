@@ -6,6 +6,7 @@
  */
 #include "io/io_internal.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -65,9 +66,15 @@ alloy_status ay_json_parse(ay_ctx *cx, const char *what, const char *text, size_
                        MAX_DEPTH);
     }
     json_error_t err;
+    errno = 0;
     *out = json_loadb(text, n, JSON_REJECT_DUPLICATES, &err);
+    /* jansson takes a failed allocation for bad syntax or leaves a character out, unsaid; malloc leaves its word in errno */
+    if (errno == ENOMEM || (!*out && json_error_code(&err) == json_error_out_of_memory)) {
+        json_decref(*out);
+        *out = NULL;
+        return ay_nomem(cx);
+    }
     if (*out) return ALLOY_OK;
-    if (json_error_code(&err) == json_error_out_of_memory) return ay_nomem(cx);
     size_t at = err.position > 0 && (size_t)err.position <= n ? (size_t)err.position : 0;
     line_and_column(text, at ? at - 1 : 0, &line, &column); /* jansson stands behind what it refuses */
     return ay_fail(cx, ALLOY_E_FORMAT, "%s: line %d, column %d: not valid JSON: %s", what, line, column,
@@ -98,6 +105,41 @@ alloy_status ay_json_write(ay_ctx *cx, const char *path, const json_t *v) {
     else s = ay_file_write(cx, path, b.data, b.len);
     ay_buf_free(&b);
     return s;
+}
+
+/* Length of the UTF-8 character at `s`, 0 if there is none: no overlong forms, surrogates or numbers past 0x10ffff. */
+static int utf8_length(const unsigned char *s) {
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    int n = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 : (s[0] & 0xf8) == 0xf0 ? 4 : 0;
+    if (n < 2) return n;
+    uint32_t c = s[0] & (0x7fu >> n);
+    for (int i = 1; i < n; i++) {
+        if ((s[i] & 0xc0) != 0x80) return 0;
+        c = c << 6 | (s[i] & 0x3f);
+    }
+    return c < least[n] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000) ? 0 : n;
+}
+
+char *ay_utf8(ay_arena *a, const char *s) {
+    ay_buf b = {0};
+    for (const unsigned char *p = (const unsigned char *)s; *p;) {
+        int n = utf8_length(p);
+        ay_buf_add(&b, n ? (const char *)p : "\xef\xbf\xbd", n ? (size_t)n : 3);
+        p += n ? n : 1;
+    }
+    char *text = b.failed ? NULL : ay_strndup(a, b.data ? b.data : "", b.len);
+    ay_buf_free(&b);
+    return text;
+}
+
+json_t *ay_json_text(const char *s) {
+    json_t *v = json_string(s);
+    if (v || !s) return v;
+    ay_arena *a = ay_arena_new();
+    char *text = a ? ay_utf8(a, s) : NULL;
+    v = text ? json_string(text) : NULL;
+    ay_arena_free(a);
+    return v;
 }
 
 /* ---- typed members ------------------------------------------------------------------------------------------------- */

@@ -5,6 +5,7 @@
  */
 #include "pipe/convert_quant.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +28,7 @@ typedef struct conversion {
     const ay_model_part *part; /* being written */
     const ay_source *from;
     ay_part_quant *how;
-    bool writing; /* NAME.partial/ is ours to clear away */
+    int lock; /* on NAME.partial/; -1 while it is not ours to clear away */
 } conversion;
 
 /* ---- reading the checkpoint ------------------------------------------------------------------------------------------- */
@@ -35,7 +36,7 @@ typedef struct conversion {
 static alloy_status read_folder(conversion *v) {
     ay_ctx *cx = v->cx;
     ay_path_kind kind = ay_path_kind_of(v->source);
-    if (kind == AY_PATH_NONE) return ay_fail(cx, ALLOY_E_IO, "%s: no such file or folder", v->source);
+    if (kind == AY_PATH_NONE) return ay_path_fail(cx, v->source);
     if (kind != AY_PATH_DIR) {
         return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: not a folder; give a diffusers folder, the one with model_index.json in it", v->source);
     }
@@ -82,6 +83,7 @@ static bool wanted(const conversion *v, const char *package) {
 }
 
 static alloy_status check_component_names(conversion *v) {
+    if (v->o->components && !*v->o->components) return ay_fail(v->cx, ALLOY_E_USAGE, "no component is named; leave --components out for all");
     for (const char *p = v->o->components; p && *p;) {
         size_t n = strcspn(p, ",");
         bool known = false;
@@ -195,8 +197,8 @@ static alloy_status write_part(conversion *v, int i, json_t *components) {
     ay_source_hash(v->from, hash);
     ay_arena *arena = ay_arena_new();
     if (!arena) return ay_nomem(cx);
-    char *path = ay_sprintf(arena, "%s/%s.mlpackage", v->partial, p->row->package);
-    char *about = ay_sprintf(arena, "%s (%s) of %s", p->row->package, p->arch->class_name, ay_path_base(v->source));
+    char *path = ay_sprintf(arena, "%s/%s.mlpackage", v->partial, p->row->package), *of = ay_utf8(arena, ay_path_base(v->source));
+    char *about = of ? ay_sprintf(arena, "%s (%s) of %s", p->row->package, p->arch->class_name, of) : NULL;
     const char *metadata[] = {"com.alloy.version", ALLOY_VERSION, "com.alloy.source_sha256", hash, "com.alloy.class", p->arch->class_name, NULL};
     ay_package_options po = {.target = v->target, .description = about, .author = "alloy", .metadata = metadata, .source = {stream_param, v}};
     ay_function fn = {"main", v->graphs[i]};
@@ -205,6 +207,7 @@ static alloy_status write_part(conversion *v, int i, json_t *components) {
     alloy_status st = path && about ? ay_package_write(cx, path, &fn, 1, &po, arena, &entries, &n) : ay_nomem(cx);
     if (st == ALLOY_OK) {
         int64_t params = 0, bytes = 0;
+        errno = 0; /* jansson leaves out what there is no memory for; malloc leaves its word here */
         for (int k = 0; k < n; k++) {
             const ay_weight *w = &entries[k].weight;
             ay_type t = {.dtype = w->data_dtype, .rank = w->rank};
@@ -220,6 +223,7 @@ static alloy_status write_part(conversion *v, int i, json_t *components) {
         if (v->kind != AY_QUANT_NONE) {
             json_object_set_new(json_object_get(components, p->row->package), "quantization", ay_part_quant_table(v->how, p->row->package));
         }
+        if (errno == ENOMEM) st = ay_nomem(cx);
     }
     ay_part_quant_close(v->how);
     ay_arena_free(arena);
@@ -244,16 +248,17 @@ static alloy_status copy_folder(conversion *v, const char *name) {
 
 static alloy_status write_manifest(conversion *v, json_t *components, json_t *prediction) {
     ay_model *m = v->m;
-    json_t *j = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:O, s:O, s:O}", "format", 1, "alloy", ALLOY_VERSION, "name",
-                          ay_path_base(v->final), "type", m->row->type, "pipeline", m->row->class_name, "quantization",
+    errno = 0;
+    json_t *j = json_pack("{s:i, s:s, s:o, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:O, s:O, s:O}", "format", 1, "alloy", ALLOY_VERSION, "name",
+                          ay_json_text(ay_path_base(v->final)), "type", m->row->type, "pipeline", m->row->class_name, "quantization",
                           v->quantization, "target", v->target == AY_TARGET_MACOS15 ? "macos15" : "macos14",
                           "width", m->width, "height", m->height, "text_length", m->text_length, "prediction", prediction, "scheduler",
                           m->scheduler, "components", components);
     char *path = ay_path_join(m->arena, v->partial, "alloy.json");
     alloy_status st = j && path ? ALLOY_OK : ay_nomem(v->cx);
     if (st == ALLOY_OK) {
-        json_object_set_new(j, "source", json_string(ay_path_base(v->source)));
-        st = ay_json_write(v->cx, path, j);
+        json_object_set_new(j, "source", ay_json_text(ay_path_base(v->source)));
+        st = errno == ENOMEM ? ay_nomem(v->cx) : ay_json_write(v->cx, path, j);
     }
     json_decref(j);
     return st;
@@ -278,27 +283,50 @@ static alloy_status validate_all(conversion *v) {
     return ALLOY_OK;
 }
 
+/* What is replaced under the model's name is a model, and never the checkpoint itself. */
+static alloy_status check_final(conversion *v) {
+    if (ay_path_kind_of(v->final) == AY_PATH_NONE && !ay_path_is_link(v->final)) return ALLOY_OK;
+    if (!v->o->force) return ay_fail(v->cx, ALLOY_E_USAGE, "%s: exists already; --force replaces it, --name chooses another", v->final);
+    char *manifest = ay_path_join(v->m->arena, v->final, "alloy.json");
+    if (!manifest) return ay_nomem(v->cx);
+    if (ay_path_kind_of(manifest) == AY_PATH_FILE) return ALLOY_OK;
+    return ay_fail(v->cx, ALLOY_E_USAGE, "%s: is no model folder (no alloy.json), so --force does not replace it; --name chooses another", v->final);
+}
+
+/* NAME.partial/, empty and ours alone. */
+static alloy_status begin_partial(conversion *v) {
+    char **names;
+    int n;
+    AY_TRY(ay_mkdirs(v->cx, v->o->output_dir));
+    AY_TRY(ay_work_begin(v->cx, v->partial, &v->lock));
+    AY_TRY(check_final(v)); /* again: who had the lock before may have been making just this */
+    AY_TRY(ay_list_dir(v->cx, v->m->arena, v->partial, &names, &n));
+    if (n) ay_log(v->cx, AY_LOG_INFO, "%s: left by an interrupted conversion; starting over", v->partial);
+    for (int i = 0; i < n; i++) {
+        char *path = ay_path_join(v->m->arena, v->partial, names[i]);
+        if (!path) return ay_nomem(v->cx);
+        AY_TRY(ay_remove_tree(v->cx, path));
+    }
+    return ALLOY_OK;
+}
+
 static alloy_status write_all(conversion *v, json_t *components, json_t *prediction) {
     ay_ctx *cx = v->cx;
-    AY_TRY(ay_mkdirs(cx, v->o->output_dir));
-    if (ay_path_kind_of(v->partial) != AY_PATH_NONE) {
-        ay_log(cx, AY_LOG_INFO, "%s: left by an interrupted conversion; starting over", v->partial);
-        AY_TRY(ay_remove_tree(cx, v->partial));
-    }
+    AY_TRY(begin_partial(v));
     int64_t available = ay_disk_free(v->o->output_dir);
     if (available >= 0 && (uint64_t)available < v->weights) {
         return ay_fail(cx, ALLOY_E_IO, "%s: %.1f GB free, about %.1f GB needed; make room or choose another --output-dir", v->o->output_dir,
                        (double)available / 1e9, (double)v->weights / 1e9);
     }
-    AY_TRY(ay_mkdirs(cx, v->partial));
-    v->writing = true;
     for (int i = 0; i < v->m->n_parts; i++) {
         if (v->graphs[i]) AY_TRY(write_part(v, i, components));
     }
     for (const char *const *t = v->m->row->tokenizers; *t; t++) AY_TRY(copy_folder(v, *t));
     AY_TRY(write_manifest(v, components, prediction));
     if (!v->o->skip_validation) AY_TRY(validate_all(v));
-    if (ay_path_kind_of(v->final) != AY_PATH_NONE) AY_TRY(ay_remove_tree(cx, v->final));
+    AY_TRY(check_final(v));
+    AY_TRY(ay_check_stop(cx));
+    AY_TRY(ay_remove_tree(cx, v->final));
     return ay_rename(cx, v->partial, v->final);
 }
 
@@ -357,14 +385,16 @@ static alloy_status choose_names(conversion *v) {
     for (size_t n = strlen(source); n > 1 && source[n - 1] == '/'; n--) source[n - 1] = 0;
     v->source = source;
     const char *name = v->o->name ? v->o->name : ay_path_base(source);
+    size_t n = strlen(name);
+    if (!*v->o->output_dir) return ay_fail(v->cx, ALLOY_E_USAGE, "the output folder has no name; \".\" is the one you are in");
     if (!*name || strchr(name, '/') || name[0] == '.') return ay_fail(v->cx, ALLOY_E_USAGE, "name \"%s\": give --name a plain folder name", name);
-    v->final = ay_path_join(a, v->o->output_dir, name);
-    v->partial = ay_sprintf(a, "%s/%s.partial", v->o->output_dir, name);
-    if (!v->final || !v->partial) return ay_nomem(v->cx);
-    if (ay_path_kind_of(v->final) != AY_PATH_NONE && !v->o->force) {
-        return ay_fail(v->cx, ALLOY_E_USAGE, "%s: exists already; --force replaces it, --name chooses another", v->final);
+    if (n > 240) return ay_fail(v->cx, ALLOY_E_USAGE, "the name has %zu bytes; give --name a shorter one, 240 at most", n);
+    if (n > 8 && strcmp(name + n - 8, ".partial") == 0) {
+        return ay_fail(v->cx, ALLOY_E_USAGE, "name \"%s\": folders that end in .partial are work in progress; give --name another", name);
     }
-    return ALLOY_OK;
+    v->final = ay_path_join(a, v->o->output_dir, name);
+    v->partial = v->final ? ay_sprintf(a, "%s.partial", v->final) : NULL;
+    return v->partial ? check_final(v) : ay_nomem(v->cx);
 }
 
 static alloy_status convert(conversion *v, json_t *components, json_t *prediction) {
@@ -387,18 +417,19 @@ static alloy_status convert(conversion *v, json_t *components, json_t *predictio
 alloy_status ay_convert(ay_ctx *cx, const char *source, const alloy_convert_options *given) {
     alloy_convert_options o = *given;
     if (!o.output_dir) o.output_dir = "converted";
-    conversion v = {.cx = cx, .source = source, .o = &o};
+    conversion v = {.cx = cx, .source = source, .o = &o, .lock = -1};
     v.m = calloc(1, sizeof *v.m);
     json_t *components = json_object(), *prediction = json_object();
     alloy_status st = v.m && components && prediction ? ALLOY_OK : ay_nomem(cx);
     if (v.m) v.m->arena = ay_arena_new();
     if (st == ALLOY_OK && !v.m->arena) st = ay_nomem(cx);
     if (st == ALLOY_OK) st = convert(&v, components, prediction);
-    if (st != ALLOY_OK && v.writing) { /* the sentence that matters is the first one */
+    if (st != ALLOY_OK && v.lock >= 0) { /* the sentence that matters is the first one */
         char *said = ay_strdup(v.m->arena, ay_error_text(cx));
         ay_remove_tree(cx, v.partial);
         if (said) ay_fail(cx, st, "%s", said);
     }
+    ay_work_end(&v.lock);
     for (int i = 0; i < AY_MAX_PARTS; i++) {
         ay_graph_free(v.graphs[i]);
         ay_source_close(&v.sources[i]);
@@ -410,6 +441,14 @@ alloy_status ay_convert(ay_ctx *cx, const char *source, const alloy_convert_opti
     json_decref(components);
     json_decref(prediction);
     if (st == ALLOY_OK) ay_log(cx, AY_LOG_INFO, "wrote %s", v.final);
+    if (st == ALLOY_OK && o.report) {
+        json_t *j = json_pack("{s:o, s:s, s:s, s:i, s:i, s:i}", "path", ay_json_text(v.final), "type", v.m->row->type, "quantization",
+                              v.quantization, "width", v.m->width, "height", v.m->height, "text_length",
+                              v.m->text_length);
+        *o.report = j ? json_dumps(j, JSON_INDENT(2)) : NULL;
+        json_decref(j);
+        if (!*o.report) st = ay_nomem(cx);
+    }
     ay_model_close(&v.m);
     return st;
 }

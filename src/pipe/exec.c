@@ -157,12 +157,16 @@ static alloy_status bind_weights(ay_ctx *cx, const ay_model *m, const ay_model_p
     const json_t *table = json_object_get(entry, "weights"), *row;
     json_t *index = json_object();
     size_t i;
-    if (!what || !index) return ay_nomem(cx);
+    if (!what || !index) {
+        json_decref(index);
+        return ay_nomem(cx);
+    }
+    alloy_status st = ALLOY_OK;
     json_array_foreach(table, i, row) {
         const char *name = json_string_value(json_object_get(row, "name"));
-        if (name) json_object_set(index, name, (json_t *)row);
+        if (name && json_object_set(index, name, (json_t *)row) != 0) st = ay_nomem(cx);
     }
-    alloy_status st = bind_rows(cx, part, p, g, what, index);
+    if (st == ALLOY_OK) st = bind_rows(cx, part, p, g, what, index);
     json_decref(index);
     return st;
 }

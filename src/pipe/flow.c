@@ -121,6 +121,11 @@ alloy_status ay_flow_schedule(ay_ctx *cx, ay_arena *arena, const json_t *config,
     shift_sigmas(&c, mu, out->sigmas, steps);
     if (c.terminal > 0) stretch(&c, out->sigmas, steps);
     if (c.karras || c.exponential || c.beta) respace(&c, out->sigmas, steps);
+    for (int i = 0; i < steps; i++) {
+        if (!isfinite(out->sigmas[i])) {
+            return ay_fail(cx, ALLOY_E_MISMATCH, "scheduler_config.json: its settings give no finite noise level for step %d of %d", i + 1, steps);
+        }
+    }
     for (int i = 0; i < steps; i++) out->timesteps[i] = out->sigmas[i] * (float)c.train_steps;
     out->sigmas[steps] = 0;
     return ALLOY_OK;

@@ -17,7 +17,7 @@ static json_t *shape_json(const ay_type *t) {
 static json_t *tensors_json(const ay_tensor *t, int n) {
     json_t *a = json_array();
     for (int i = 0; i < n; i++) {
-        json_array_append_new(a, json_pack("{s:s, s:s, s:o}", "name", t[i].name, "dtype", ay_dtype_name(t[i].type.dtype), "shape",
+        json_array_append_new(a, json_pack("{s:o, s:s, s:o}", "name", ay_json_text(t[i].name), "dtype", ay_dtype_name(t[i].type.dtype), "shape",
                                            shape_json(&t[i].type)));
     }
     return a;
@@ -51,24 +51,25 @@ static alloy_status package_json(ay_ctx *cx, const char *path, json_t **out) {
     json_t *functions = json_array(), *bytes = json_object(), *kinds = json_object(), *metadata = json_object();
     for (int i = 0; i < info->n_functions; i++) {
         const ay_package_function *f = &info->functions[i];
-        json_array_append_new(functions, json_pack("{s:s, s:o, s:o}", "name", f->name, "inputs", tensors_json(f->inputs, f->n_inputs), "outputs",
+        json_array_append_new(functions, json_pack("{s:o, s:o, s:o}", "name", ay_json_text(f->name), "inputs", tensors_json(f->inputs, f->n_inputs), "outputs",
                                                    tensors_json(f->outputs, f->n_outputs)));
     }
-    for (const char *const *k = info->metadata; k && *k; k += 2) json_object_set_new(metadata, k[0], json_string(k[1]));
+    for (const char *const *k = info->metadata; k && *k; k += 2) json_object_set_new(metadata, k[0], ay_json_text(k[1]));
     int64_t params = 0, ops = 0;
     alloy_status st = ay_package_graph(p, NULL, &g);
     for (int i = 0; st == ALLOY_OK && i < g->n_nodes; i++) {
         if (g->nodes[i].op == AY_OP_PARAM) count_weight(bytes, kinds, &params, g->nodes[i].weight);
         else if (g->nodes[i].op != AY_OP_INPUT && g->nodes[i].op != AY_OP_CONST) ops++;
     }
-    *out = json_pack("{s:s, s:s, s:i, s:s, s:s, s:s, s:o, s:s, s:I, s:I, s:I, s:o, s:o, s:o}", "kind", "package", "path", path, "specification_version",
-                     info->spec_version, "opset", info->opset ? info->opset : "", "description", info->description ? info->description : "",
-                     "author", info->author ? info->author : "", "functions", functions, "default_function",
-                     info->default_function ? info->default_function : "main", "parameters", (json_int_t)params, "ops", (json_int_t)ops,
+    *out = json_pack("{s:s, s:o, s:i, s:s, s:o, s:o, s:o, s:o, s:I, s:I, s:I, s:o, s:o, s:o}", "kind", "package", "path", ay_json_text(path),
+                     "specification_version",
+                     info->spec_version, "opset", info->opset ? info->opset : "", "description",
+                     ay_json_text(info->description ? info->description : ""), "author", ay_json_text(info->author ? info->author : ""),
+                     "functions", functions, "default_function", ay_json_text(info->default_function ? info->default_function : "main"), "parameters", (json_int_t)params, "ops", (json_int_t)ops,
                      "weight_bytes", (json_int_t)info->weight_bytes, "bytes_by_dtype", bytes, "weights", kinds, "metadata", metadata);
     ay_graph_free(g);
     ay_package_close(&p);
-    if (st == ALLOY_OK && !*out) st = ay_fail(cx, ALLOY_E_FORMAT, "%s: its description is not UTF-8", path);
+    if (st == ALLOY_OK && !*out) st = ay_nomem(cx);
     return st;
 }
 
@@ -92,7 +93,7 @@ static alloy_status file_json(ay_ctx *cx, const char *path, json_t **out) {
                                                  "shape", shape_json(&s->tensors[i].type)));
     }
     for (const char **k = s->metadata; k && *k; k += 2) json_object_set_new(metadata, k[0], json_string(k[1]));
-    *out = json_pack("{s:s, s:s, s:I, s:o, s:o, s:o}", "kind", "safetensors", "path", path, "parameters", (json_int_t)params, "bytes_by_dtype", bytes,
+    *out = json_pack("{s:s, s:o, s:I, s:o, s:o, s:o}", "kind", "safetensors", "path", ay_json_text(path), "parameters", (json_int_t)params, "bytes_by_dtype", bytes,
                      "metadata", metadata, "tensors", tensors);
     ay_st_close(&s);
     return *out ? ALLOY_OK : ay_nomem(cx);
@@ -107,7 +108,7 @@ static alloy_status checkpoint_part(ay_ctx *cx, ay_arena *a, const char *dir, js
     AY_TRY(ay_json_read(cx, config, &j));
     const char *name = json_string_value(json_object_get(j, "_class_name"));
     if (!name) name = json_string_value(json_array_get(json_object_get(j, "architectures"), 0));
-    json_t *row = json_pack("{s:s, s:s}", "folder", folder, "class", name ? name : "unknown");
+    json_t *row = json_pack("{s:o, s:s}", "folder", ay_json_text(folder), "class", name ? name : "unknown");
     alloy_status st = ay_source_open(cx, path, &s);
     if (st == ALLOY_OK) {
         json_object_set_new(row, "parameters", json_integer(ay_source_params(s)));
@@ -121,17 +122,18 @@ static alloy_status checkpoint_part(ay_ctx *cx, ay_arena *a, const char *dir, js
 }
 
 static alloy_status checkpoint_json(ay_ctx *cx, ay_arena *a, const char *path, const char *index, json_t **out) {
-    json_t *j = NULL, *parts = json_array();
+    json_t *j = NULL;
     const char *name;
     int n;
     char **names;
     AY_TRY(ay_json_read(cx, index, &j));
+    json_t *parts = json_array();
     alloy_status st = ay_json_str(cx, index, j, "_class_name", &name);
     if (st == ALLOY_OK) st = ay_list_dir(cx, a, path, &names, &n);
     for (int i = 0; st == ALLOY_OK && i < n; i++) st = checkpoint_part(cx, a, path, parts, names[i]);
     if (st == ALLOY_OK) {
         const ay_pipe_row *row = ay_pipe_find(name);
-        *out = json_pack("{s:s, s:s, s:s, s:s, s:O}", "kind", "checkpoint", "path", path, "pipeline", name, "type", row ? row->type : "unknown",
+        *out = json_pack("{s:s, s:o, s:s, s:s, s:O}", "kind", "checkpoint", "path", ay_json_text(path), "pipeline", name, "type", row ? row->type : "unknown",
                          "components", parts);
     }
     json_decref(parts);
@@ -142,7 +144,7 @@ static alloy_status checkpoint_json(ay_ctx *cx, ay_arena *a, const char *path, c
 /* ---- model folders -------------------------------------------------------------------------------------------------------------- */
 
 static json_t *model_summary(const ay_model *m, const char *path) {
-    json_t *o = json_pack("{s:s, s:s, s:i, s:i, s:i}", "kind", "model", "path", path, "width", m->width, "height", m->height, "text_length",
+    json_t *o = json_pack("{s:s, s:o, s:i, s:i, s:i}", "kind", "model", "path", ay_json_text(path), "width", m->width, "height", m->height, "text_length",
                           m->text_length);
     static const char *const copied[] = {"name", "type", "pipeline", "quantization", "target", "source", "alloy", "prediction"};
     for (size_t i = 0; o && i < sizeof copied / sizeof copied[0]; i++) {
@@ -186,10 +188,10 @@ static alloy_status picture_json(ay_ctx *cx, ay_arena *a, const char *path, json
     AY_TRY(ay_png_text(cx, path, a, &text));
     ay_image im = {0};
     AY_TRY(ay_image_read(cx, path, (int64_t)1 << 30, &im));
-    *out = json_pack("{s:s, s:s, s:i, s:i}", "kind", "picture", "path", path, "width", im.width, "height", im.height);
+    *out = json_pack("{s:s, s:o, s:i, s:i}", "kind", "picture", "path", ay_json_text(path), "width", im.width, "height", im.height);
     ay_image_free(&im);
     json_t *all = json_object();
-    for (char **k = text; k && *k; k += 2) json_object_set_new(all, k[0], json_string(k[1]));
+    for (char **k = text; k && *k; k += 2) json_object_set_new(all, k[0], ay_json_text(k[1]));
     json_object_set_new(*out, "text", all);
     return ALLOY_OK;
 }
@@ -209,7 +211,7 @@ static alloy_status any_json(ay_ctx *cx, ay_arena *a, const char *path, json_t *
         if (dot && strcmp(dot, ".safetensors") == 0) return file_json(cx, path, out);
         if (dot && (strcmp(dot, ".png") == 0 || strcmp(dot, ".PNG") == 0)) return picture_json(cx, a, path, out);
         return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: not a kind of file that alloy reads (.safetensors, .png, or a folder)", path);
-    default: return ay_fail(cx, ALLOY_E_IO, "%s: no such file or folder", path);
+    default: return ay_path_fail(cx, path);
     }
 }
 
@@ -235,8 +237,11 @@ alloy_status ay_info(ay_ctx *cx, const char *path, char **json) {
 static alloy_status list_below(ay_ctx *cx, ay_arena *a, const char *dir, int depth, json_t *list) {
     char **names;
     int n;
-    AY_TRY(ay_list_dir(cx, a, dir, &names, &n));
+    alloy_status st = ay_list_dir(cx, a, dir, &names, &n);
+    if (st == ALLOY_E_IO) ay_log(cx, AY_LOG_WARN, "%s", ay_error_text(cx)); /* the others can still be listed */
+    if (st != ALLOY_OK) return st == ALLOY_E_IO ? ALLOY_OK : st;
     for (int i = 0; i < n; i++) {
+        AY_TRY(ay_check_stop(cx));
         size_t len = strlen(names[i]);
         char *path = ay_path_join(a, dir, names[i]), *manifest = path ? ay_path_join(a, path, "alloy.json") : NULL;
         if (!manifest) return ay_nomem(cx);
@@ -244,12 +249,12 @@ static alloy_status list_below(ay_ctx *cx, ay_arena *a, const char *dir, int dep
         if (len > 8 && strcmp(names[i] + len - 8, ".partial") == 0) continue;
         if (ay_path_kind_of(manifest) == AY_PATH_FILE) {
             ay_model *m = NULL;
-            alloy_status st = ay_model_open(cx, path, &m);
+            st = ay_model_open(cx, path, &m);
             if (st == ALLOY_OK) json_array_append_new(list, model_summary(m, path));
             else if (st != ALLOY_E_NOMEM) ay_log(cx, AY_LOG_WARN, "%s", ay_error_text(cx));
             ay_model_close(&m);
             if (st == ALLOY_E_NOMEM) return st;
-        } else if (depth > 0) {
+        } else if (depth > 0 && !ay_path_is_link(path)) { /* links may lead in circles */
             AY_TRY(list_below(cx, a, path, depth - 1, list));
         }
     }
@@ -258,7 +263,8 @@ static alloy_status list_below(ay_ctx *cx, ay_arena *a, const char *dir, int dep
 
 alloy_status ay_list_models(ay_ctx *cx, const char *dir, char **json) {
     *json = NULL;
-    if (ay_path_kind_of(dir) != AY_PATH_DIR) return ay_fail(cx, ALLOY_E_IO, "%s: no such folder", dir);
+    if (ay_path_kind_of(dir) == AY_PATH_FILE) return ay_fail(cx, ALLOY_E_IO, "%s: is a file, not a folder", dir);
+    if (ay_path_kind_of(dir) != AY_PATH_DIR) return ay_path_fail(cx, dir);
     ay_arena *a = ay_arena_new();
     json_t *list = json_array();
     alloy_status st = a && list ? list_below(cx, a, dir, 3, list) : ay_nomem(cx);

@@ -92,6 +92,9 @@ static alloy_status read_parts(ay_ctx *cx, const char *what, ay_model *m) {
 static alloy_status read_manifest(ay_ctx *cx, ay_model *m) {
     char *what = ay_path_join(m->arena, m->dir, "alloy.json");
     if (!what) return ay_nomem(cx);
+    if (ay_path_kind_of(m->dir) == AY_PATH_FILE) {
+        return ay_fail(cx, ALLOY_E_IO, "%s: is a file; a model is a folder, as \"alloy convert\" makes it", m->dir);
+    }
     if (ay_path_kind_of(m->dir) != AY_PATH_DIR) {
         return ay_fail(cx, ALLOY_E_IO, "%s: no such folder; \"alloy convert\" makes one, \"alloy list-models\" shows what there is", m->dir);
     }

@@ -21,7 +21,8 @@ static alloy_status run_component(ay_ctx *cx, ay_component *c, const char *in_pa
     }
     if (st == ALLOY_OK) {
         st = ay_component_run(cx, c, in, n_in, out, n_out);
-        if (st == ALLOY_E_MISMATCH || st == ALLOY_E_USAGE) ay_fail_prefix(cx, "%s: ", in_path);
+        if (st == ALLOY_E_USAGE) st = ALLOY_E_MISMATCH; /* what is wrong is in the file, not in the command */
+        if (st == ALLOY_E_MISMATCH) ay_fail_prefix(cx, "%s: ", in_path);
     }
     if (st == ALLOY_OK) st = ay_st_write(cx, out_path, out, n_out, NULL);
     ay_arena_free(a);
@@ -33,6 +34,7 @@ static alloy_status predict(ay_ctx *cx, const char *package, const ay_safetensor
     ay_component *c = NULL;
     AY_TRY(ay_check_compute_units(cx, o->compute_units));
     AY_TRY(ay_check_emulate(cx, o->emulate, &exec.emulate_f16));
+    AY_TRY(ay_path_check_output(cx, out));
     ay_tensor *in = calloc((size_t)s->n + 1, sizeof *in);
     if (!in) return ay_nomem(cx);
     for (int i = 0; i < s->n; i++) in[i] = (ay_tensor){s->tensors[i].name, s->tensors[i].type, (void *)ay_st_data(s, &s->tensors[i])};
@@ -106,7 +108,7 @@ alloy_status ay_validate_path(ay_ctx *cx, const char *path, alloy_finding_fn fn,
     finder f = {fn, user, ""};
     int warnings = 0;
     *findings = 0;
-    if (ay_path_kind_of(path) == AY_PATH_NONE) return ay_fail(cx, ALLOY_E_IO, "%s: no such file or folder", path);
+    if (ay_path_kind_of(path) == AY_PATH_NONE) return ay_path_fail(cx, path);
     ay_arena *a = ay_arena_new();
     char *manifest = a ? ay_path_join(a, path, "alloy.json") : NULL;
     alloy_status st;

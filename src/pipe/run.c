@@ -103,7 +103,7 @@ static alloy_status take_picture(void *user, ay_ctx *cx, int index, const ay_ima
     char *path = picture_path(a, t->r->o->output, index, t->r->o->num_images), *settings = settings_text(a, t, index);
     const char *text[] = {"parameters", settings, NULL};
     alloy_status st = path && settings ? ay_png_write(cx, path, im, text) : ay_nomem(cx);
-    if (st == ALLOY_OK) json_array_append_new(json_object_get(t->r->report, "files"), json_string(path));
+    if (st == ALLOY_OK) json_array_append_new(json_object_get(t->r->report, "files"), ay_json_text(path));
     ay_arena_free(a);
     return st;
 }
@@ -121,6 +121,9 @@ static alloy_status fill_request(ay_ctx *cx, const ay_model *m, const alloy_run_
     if (o->image_size.width < 0 || o->image_size.height < 0) return ay_fail(cx, ALLOY_E_USAGE, "sizes cannot be negative");
     AY_TRY(ay_sched_choose(cx, m->scheduler, o->scheduler, &sched));
     r->sampler = sched->label;
+    if (!isfinite(o->guidance_scale) || o->guidance_scale > 1000) {
+        return ay_fail(cx, ALLOY_E_USAGE, "a guidance scale of %g: from 0 to 1000 can be asked for", o->guidance_scale);
+    }
     AY_TRY(ay_check_compute_units(cx, o->compute_units));
     AY_TRY(ay_check_emulate(cx, o->emulate, &r->exec.emulate_f16));
     AY_TRY(ay_json_int_or(cx, "alloy.json", p, "steps", 1, 4096, 20, &steps));
@@ -133,34 +136,52 @@ static alloy_status fill_request(ay_ctx *cx, const ay_model *m, const alloy_run_
     return ALLOY_OK;
 }
 
-static alloy_status check_output(ay_ctx *cx, const char *output) {
-    const char *dot = output ? strrchr(ay_path_base(output), '.') : NULL;
-    if (!output || (dot && (strcmp(dot, ".png") == 0 || strcmp(dot, ".PNG") == 0))) return ALLOY_OK;
-    return ay_fail(cx, ALLOY_E_USAGE, "%s: pictures are written as PNG; give a name that ends in .png", output);
+/* Asked before the work, so that no picture is made that cannot be kept. */
+static alloy_status check_outputs(ay_ctx *cx, const alloy_run_options *o) {
+    const char *dot = o->output ? strrchr(ay_path_base(o->output), '.') : NULL;
+    if (o->save_latents) AY_TRY(ay_path_check_output(cx, o->save_latents));
+    if (!o->output) return ALLOY_OK;
+    if (!dot || (strcmp(dot, ".png") != 0 && strcmp(dot, ".PNG") != 0)) {
+        return ay_fail(cx, ALLOY_E_USAGE, "%s: pictures are written as PNG; give a name that ends in .png", o->output);
+    }
+    ay_arena *a = ay_arena_new();
+    char *first = a ? picture_path(a, o->output, 0, o->num_images) : NULL;
+    alloy_status st = first ? ay_path_check_output(cx, first) : ay_nomem(cx);
+    ay_arena_free(a);
+    return st;
+}
+
+/* JSON's integers end at 2^63 here: a larger seed is kept as text, whole. */
+static json_t *seed_json(uint64_t seed) {
+    char text[32];
+    if (seed <= INT64_MAX) return json_integer((json_int_t)seed);
+    snprintf(text, sizeof text, "%llu", (unsigned long long)seed);
+    return json_string(text);
 }
 
 alloy_status ay_run(ay_ctx *cx, const char *dir, const alloy_run_options *o) {
     ay_model *m = NULL;
     double start = ay_now();
-    AY_TRY(check_output(cx, o->output));
     AY_TRY(ay_model_open(cx, dir, &m));
     ay_request r = {.o = o, .take = take_picture, .report = json_object()};
     taker t = {m, &r};
     r.user = &t;
     alloy_status st = r.report ? fill_request(cx, m, o, &r) : ay_nomem(cx);
+    if (st == ALLOY_OK) st = check_outputs(cx, o);
     if (st == ALLOY_OK) {
-        json_object_set_new(r.report, "model", json_string(dir));
+        json_object_set_new(r.report, "model", ay_json_text(dir));
         json_object_set_new(r.report, "files", json_array());
         json_object_set_new(r.report, "width", json_integer(r.width));
         json_object_set_new(r.report, "height", json_integer(r.height));
         json_object_set_new(r.report, "steps", json_integer(r.steps));
-        json_object_set_new(r.report, "seed", json_integer((json_int_t)o->seed));
+        json_object_set_new(r.report, "seed", seed_json(o->seed));
         json_object_set_new(r.report, "guidance_scale", json_real(r.guidance_scale));
         st = m->row->run(cx, m, &r);
     }
     if (st == ALLOY_OK) {
         json_object_set_new(r.report, "total_s", json_real(ay_now() - start));
         if (o->report) *o->report = json_dumps(r.report, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+        if (o->report && !*o->report) st = ay_nomem(cx);
     }
     json_decref(r.report);
     ay_model_close(&m);
