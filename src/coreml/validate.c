@@ -241,8 +241,9 @@ static alloy_status run(ay_check *c, const char *path) {
     ay_check_program(c);
     ay_check_blobs(c);
     check_inference(c);
+    AY_TRY(ay_check_stop(c->cx)); /* what was stopped is no lack of memory */
     if (c->out_of_memory || ay_arena_failed(c->arena)) return ay_nomem(c->cx);
-    return ay_check_stop(c->cx);
+    return ALLOY_OK;
 }
 
 alloy_status ay_package_validate(ay_ctx *cx, const char *path, void (*line)(void *user, bool warning, const char *text),

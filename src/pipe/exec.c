@@ -205,7 +205,7 @@ alloy_status ay_component_open_package(ay_ctx *cx, const char *path, const char 
     alloy_status st = ay_package_open(cx, path, &c->package);
     if (st == ALLOY_OK) st = ay_package_graph(c->package, function, &g);
     /* a shape that hangs on an input's numbers is static once they are given */
-    if (st == ALLOY_E_UNSUPPORTED && n_known) st = ay_package_graph_known(c->package, function, known, n_known, &g);
+    if (st == ALLOY_E_UNSUPPORTED && c->package && n_known) st = ay_package_graph_known(c->package, function, known, n_known, &g);
     if (st == ALLOY_OK) st = compile(cx, c, g, o);
     ay_graph_free(g);
     if (st != ALLOY_OK) {

@@ -6,6 +6,7 @@
  *   convert.c   checkpoint folder -> model folder        exec.c      one component, ready to run
  *   manifest.c  alloy.json                               run.c       model folder + prompt -> pictures
  *   sched*.c    timesteps and steps, one list            pipe_*.c    one pipeline family each
+ *   validate.c  model folders and packages, checked
  *   flow.c      flow-matching schedule and step          latents.c   between noise and picture
  */
 #ifndef AY_PIPE_H

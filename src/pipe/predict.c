@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * One prediction of any ML Program package, from a safetensors file to a safetensors file; and validation of packages and
- * model folders.
+ * One prediction of any ML Program package, from a safetensors file to a safetensors file.
  */
 #include "pipe/pipe.h"
 
@@ -51,70 +50,5 @@ alloy_status ay_predict(ay_ctx *cx, const char *package, const char *in, const c
     AY_TRY(ay_st_open(cx, in, &s));
     alloy_status st = predict(cx, package, s, out, o);
     ay_st_close(&s);
-    return st;
-}
-
-/* ---- validate ------------------------------------------------------------------------------------------------------------ */
-
-typedef struct finder {
-    alloy_finding_fn fn;
-    void *user;
-    const char *prefix;
-} finder;
-
-static void pass_on(void *user, bool warning, const char *text) {
-    finder *f = user;
-    if (!f->fn) return;
-    ay_buf line = {0};
-    ay_buf_printf(&line, "%s%s%s", f->prefix, *f->prefix ? ": " : "", text);
-    f->fn(f->user, warning, line.data ? line.data : text);
-    ay_buf_free(&line);
-}
-
-static alloy_status validate_model(ay_ctx *cx, const char *path, finder *f, int *findings) {
-    ay_model *m = NULL;
-    alloy_status st = ay_model_open(cx, path, &m);
-    if (st == ALLOY_E_NOMEM || st == ALLOY_E_CANCELLED) return st;
-    if (st != ALLOY_OK) {
-        pass_on(f, false, ay_error_text(cx));
-        ++*findings;
-        return ALLOY_OK;
-    }
-    for (int i = 0; i < m->n_parts; i++) {
-        char *package = ay_sprintf(m->arena, "%s/%s.mlpackage", path, m->parts[i].row->package);
-        int found = 0, warnings = 0;
-        ay_component *c = NULL;
-        f->prefix = package ? ay_path_base(package) : "";
-        st = package ? ay_package_validate(cx, package, pass_on, f, &found, &warnings) : ay_nomem(cx);
-        if (st == ALLOY_OK && !found) { /* the weight table must bind too: build the graph anew, as another size would */
-            ay_sizes other = m->parts[i].sizes;
-            other.batch += 1;
-            st = ay_component_open(cx, m, m->parts[i].row->package, &other, NULL, &c);
-            ay_component_close(&c);
-            if (st == ALLOY_E_MISMATCH || st == ALLOY_E_FORMAT || st == ALLOY_E_IO) {
-                pass_on(f, false, ay_error_text(cx));
-                found++;
-                st = ALLOY_OK;
-            }
-        }
-        *findings += found;
-        if (st != ALLOY_OK) break;
-    }
-    ay_model_close(&m);
-    return st;
-}
-
-alloy_status ay_validate_path(ay_ctx *cx, const char *path, alloy_finding_fn fn, void *user, int *findings) {
-    finder f = {fn, user, ""};
-    int warnings = 0;
-    *findings = 0;
-    if (ay_path_kind_of(path) == AY_PATH_NONE) return ay_path_fail(cx, path);
-    ay_arena *a = ay_arena_new();
-    char *manifest = a ? ay_path_join(a, path, "alloy.json") : NULL;
-    alloy_status st;
-    if (!manifest) st = ay_nomem(cx);
-    else if (ay_path_kind_of(manifest) == AY_PATH_FILE) st = validate_model(cx, path, &f, findings);
-    else st = ay_package_validate(cx, path, pass_on, &f, findings, &warnings);
-    ay_arena_free(a);
     return st;
 }

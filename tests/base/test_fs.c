@@ -4,6 +4,7 @@
  * names its path.
  */
 #include "../support/support.h"
+#include "base/fs_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -279,6 +280,51 @@ static void test_paths(void **state) {
     assert_true(ay_disk_free("") > 0 && ay_disk_free("no-such-name-here") > 0);
 }
 
+/* One at a time: a second writer of the same file or folder is refused and harms nothing; the dead are taken over. */
+static void test_one_writer(void **state) {
+    ay_test *t = *state;
+    const char *path = ay_test_path(t, "one"), *folder = ay_test_path(t, "work");
+    char *tmp, *again;
+    ay_writer *w, *second;
+    assert_ok(t->cx, ay_replace_begin(t->cx, path, &tmp, &w));
+    assert_fails(t->cx, ay_replace_begin(t->cx, path, &again, &second), ALLOY_E_IO, "another alloy is writing it");
+    assert_ok(t->cx, ay_writer_put(w, "first", 5));
+    assert_ok(t->cx, ay_replace_end(t->cx, ALLOY_OK, path, &tmp, &w));
+    ay_test_write(t, ay_test_path(t, "one.tmp"), "left by a killed run", 20);
+    assert_ok(t->cx, ay_file_write(t->cx, path, "second", 6));
+    size_t n;
+    assert_memory_equal(ay_test_read(t, path, &n), "second", 6);
+    assert_int_equal(ay_path_kind_of(ay_test_path(t, "one.tmp")), AY_PATH_NONE);
+    int lock, other;
+    assert_ok(t->cx, ay_work_begin(t->cx, folder, &lock));
+    assert_fails(t->cx, ay_work_begin(t->cx, folder, &other), ALLOY_E_IO, "another alloy is writing it");
+    ay_work_end(&lock);
+    assert_ok(t->cx, ay_work_begin(t->cx, folder, &lock));
+    ay_work_end(&lock);
+    assert_fails(t->cx, ay_work_begin(t->cx, path, &lock), ALLOY_E_IO, "in the way");
+}
+
+/* A file that is going to be written is judged beforehand, and never takes the place of what is no file. */
+static void test_outputs(void **state) {
+    ay_test *t = *state;
+    const char *pipe = ay_test_path(t, "pipe"), *folder = ay_test_path(t, "folder");
+    assert_ok(t->cx, ay_path_check_output(t->cx, ay_test_path(t, "new")));
+    assert_fails(t->cx, ay_path_check_output(t->cx, ay_test_path(t, "nowhere/new")), ALLOY_E_IO, "no such file or folder");
+    assert_fails(t->cx, ay_path_check_output(t->cx, ""), ALLOY_E_IO, "no name");
+    assert_ok(t->cx, ay_mkdirs(t->cx, folder));
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    assert_fails(t->cx, ay_path_check_output(t->cx, folder), ALLOY_E_IO, "is a folder");
+    assert_fails(t->cx, ay_path_check_output(t->cx, pipe), ALLOY_E_IO, "device, pipe or socket");
+    assert_fails(t->cx, ay_file_write(t->cx, folder, "x", 1), ALLOY_E_IO, "is a folder");
+    assert_fails(t->cx, ay_file_write(t->cx, pipe, "x", 1), ALLOY_E_IO, "device, pipe or socket");
+    assert_int_equal(ay_path_kind_of(pipe), AY_PATH_OTHER);
+    const char *loop = ay_test_path(t, "loop");
+    assert_int_equal(symlink("loop", loop), 0);
+    assert_true(ay_path_is_link(loop));
+    assert_fails(t->cx, ay_path_fail(t->cx, loop), ALLOY_E_IO, "cannot open it");
+    assert_fails(t->cx, ay_path_fail(t->cx, ay_test_path(t, "absent")), ALLOY_E_IO, "no such file or folder");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         AY_TEST(test_write_read_map), AY_TEST(test_empty_file),
@@ -287,6 +333,7 @@ int main(void) {
         AY_TEST(test_stop),           AY_TEST(test_write_fails_midway),
         AY_TEST(test_full_disk),      AY_TEST(test_folder_without_rights),
         AY_TEST(test_folders),        AY_TEST(test_paths),
+        AY_TEST(test_one_writer),     AY_TEST(test_outputs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

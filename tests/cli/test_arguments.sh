@@ -13,6 +13,8 @@ wrong() { printf '%.2000s\n' "$*"; bad=1; }
 
 "$alloy" convert "$source" --output-dir . --name m --size 64x64 --text-length 16 -q || wrong "convert failed"
 mkdir folder.png folder && : >empty && : >empty.safetensors && ln -s loop loop && head -c 5000 /dev/urandom >noise.safetensors
+cp -r m/TextEncoder.mlpackage later.mlpackage && sed -i 's/1\.0\.0/9.0.0/' later.mlpackage/Manifest.json
+printf '\110\0\0\0\0\0\0\0%-72s%308s' '{"input_ids":{"dtype":"I32","shape":[1,77],"data_offsets":[0,308]}}' '' >ids.safetensors
 long=$(printf 'a%.0s' {1..4000})
 
 # status, then the arguments
@@ -73,6 +75,7 @@ says 2 predict m/TextEncoder.mlpackage
 for path in nowhere empty.safetensors noise.safetensors folder /dev/zero; do
     says 1 predict m/TextEncoder.mlpackage --input "$path" --output x.safetensors
 done
+says 1 predict later.mlpackage --input ids.safetensors --output x.safetensors
 says 1 predict m --input empty.safetensors --output x.safetensors
 says 2 validate
 says 1 validate nowhere

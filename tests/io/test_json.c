@@ -129,8 +129,25 @@ static void test_write_read(void **state) {
     assert_null(back);
 }
 
+/* Paths may be any bytes; JSON holds UTF-8 only. */
+static void test_text(void **state) {
+    ay_test *t = *state;
+    static const char *const rows[][2] = {
+        {"", ""}, {"plain", "plain"}, {"\xc3\xbc\xf0\x9f\xa6\x8a", "\xc3\xbc\xf0\x9f\xa6\x8a"}, {"a\xff" "b", "a\xef\xbf\xbd" "b"},
+        {"\xc0\x80", "\xef\xbf\xbd\xef\xbf\xbd"}, {"\xed\xa0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"}, {"\xe2\x82", "\xef\xbf\xbd\xef\xbf\xbd"},
+        {"\xf4\x90\x80\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        json_t *j = ay_json_text(rows[i][0]);
+        assert_non_null(j);
+        assert_string_equal(json_string_value(j), rows[i][1]);
+        assert_string_equal(ay_utf8(t->arena, rows[i][0]), rows[i][1]);
+        json_decref(j);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {AY_TEST(test_refusals), AY_TEST(test_depth), AY_TEST(test_members),
-                                       AY_TEST(test_write_read)};
+                                       AY_TEST(test_write_read), AY_TEST(test_text)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -357,7 +357,43 @@ static void test_stop(void **state) {
     assert_int_equal(alloy_convert(cx, ay_test_path(t, "a"), &v), ALLOY_E_CANCELLED);
     assert_int_equal(ay_path_kind_of(ay_test_path(t, "out/stopped")), AY_PATH_NONE);
     assert_int_equal(ay_path_kind_of(ay_test_path(t, "out/stopped.partial")), AY_PATH_NONE);
+    int findings;
+    assert_int_equal(alloy_validate(cx, dir, NULL, NULL, &findings), ALLOY_E_CANCELLED);
+    assert_string_equal(alloy_error(cx), "stopped on request");
     alloy_ctx_close(&cx);
+}
+
+/* What --force may take the place of, what a name may be, and who is working on what. */
+static void test_places(void **state) {
+    ay_test *t = *state;
+    const char *dir = ay_flux_convert(t, &ay_flux_cases[0], "float16", "macos14"), *letter = ay_test_path(t, "out/precious/letter");
+    alloy_convert_options o;
+    alloy_convert_options_init(&o);
+    o.output_dir = ay_test_path(t, "out");
+    o.image_size = (alloy_size){32, 32};
+    o.text_length = 8;
+    o.force = true;
+    o.name = "precious";
+    assert_ok(t->cx, ay_mkdirs(t->cx, ay_test_path(t, "out/precious")));
+    ay_test_write(t, letter, "x", 1);
+    assert_fails(t->cx, alloy_convert(t->cx, ay_test_path(t, "a"), &o), ALLOY_E_USAGE, "is no model folder");
+    assert_int_equal(ay_path_kind_of(letter), AY_PATH_FILE);
+    o.name = "x.partial";
+    assert_fails(t->cx, alloy_convert(t->cx, ay_test_path(t, "a"), &o), ALLOY_E_USAGE, ".partial");
+    o.name = ay_path_base(dir);
+    int lock;
+    const char *partial = ay_sprintf(t->arena, "%s.partial", dir);
+    assert_ok(t->cx, ay_work_begin(t->cx, partial, &lock)); /* as another process would */
+    assert_fails(t->cx, alloy_convert(t->cx, ay_test_path(t, "a"), &o), ALLOY_E_IO, "another alloy is writing it");
+    assert_int_equal(ay_path_kind_of(partial), AY_PATH_DIR);
+    ay_work_end(&lock);
+    char *report = NULL;
+    o.report = &report;
+    assert_ok(t->cx, alloy_convert(t->cx, ay_test_path(t, "a"), &o));
+    assert_non_null(strstr(report, ay_path_base(dir)));
+    alloy_free(report);
+    o.output_dir = "";
+    assert_fails(t->cx, alloy_convert(t->cx, ay_test_path(t, "a"), &o), ALLOY_E_USAGE, "no name");
 }
 
 int main(void) {
@@ -373,6 +409,7 @@ int main(void) {
         AY_TEST(test_requests),
         AY_TEST(test_damaged_model_folders),
         AY_TEST(test_stop),
+        AY_TEST(test_places),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
