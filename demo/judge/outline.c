@@ -60,8 +60,8 @@ static double overlap(const struct mask *mask, int shape, double radius)
     const double x_middle = 0.5 * (mask->x0 + mask->x1);
     const double y_middle = 0.5 * (mask->y0 + mask->y1) - outlines[shape].middle * radius;
     int common = 0, joint = 0;
-    for (int y = mask->y0 - 2; y < mask->y1 + 2; y++)
-        for (int x = mask->x0 - 2; x < mask->x1 + 2; x++) {
+    for (int y = mask->y0 - 6; y < mask->y1 + 6; y++)
+        for (int x = mask->x0 - 6; x < mask->x1 + 6; x++) {
             const bool in_box = x >= mask->x0 && x < mask->x1 && y >= mask->y0 && y < mask->y1;
             const bool here = in_box && mask->labels[(size_t)y * (size_t)mask->width + (size_t)x] == mask->label;
             const bool ideal = inside(shape, (x + 0.5 - x_middle) / radius, (y + 0.5 - y_middle) / radius);
@@ -71,6 +71,9 @@ static double overlap(const struct mask *mask, int shape, double radius)
     return joint ? (double)common / joint : 0;
 }
 
+/* Soft pictures lose their tips, so a part's box may be a little smaller than the shape it shows. */
+static const double stretches[] = {0.96, 1.0, 1.04, 1.08, 1.12, 1.16};
+
 int outline_fit(const struct mask *mask, double *radius, double *likeness)
 {
     int best = UNSAID;
@@ -79,11 +82,14 @@ int outline_fit(const struct mask *mask, double *radius, double *likeness)
         const struct outline *outline = &outlines[shape];
         const double wide = (mask->x1 - mask->x0) / (2 * outline->half_width);
         const double high = (mask->y1 - mask->y0) / (2 * outline->half_height);
-        const double fit = overlap(mask, shape, 0.5 * (wide + high));
-        if (fit > *likeness) {
-            best = shape;
-            *likeness = fit;
-            *radius = 0.5 * (wide + high);
+        for (size_t k = 0; k < sizeof stretches / sizeof *stretches; k++) {
+            const double tried = 0.5 * (wide + high) * stretches[k];
+            const double fit = overlap(mask, shape, tried);
+            if (fit > *likeness) {
+                best = shape;
+                *likeness = fit;
+                *radius = tried;
+            }
         }
     }
     return best;

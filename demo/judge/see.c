@@ -141,7 +141,7 @@ static bool in_core(const struct mask *box, int x, int y, int height)
 }
 
 /* the mean colour of a part away from its edge */
-static int part_colour(const struct picture *picture, const struct mask *box)
+static int part_colour(const struct picture *picture, const struct mask *box, bool *solid)
 {
     double sum[3] = {0, 0, 0};
     int count = 0;
@@ -154,12 +154,13 @@ static int part_colour(const struct picture *picture, const struct mask *box)
             }
     for (int k = 0; k < 3; k++)
         sum[k] /= count ? count : 1;
+    *solid = count > 0;
     return count ? nearest_colour(sum) : UNSAID;
 }
 
-static struct seen describe(const struct picture *picture, const struct workspace *w, const struct mask *box)
+static struct seen describe(const struct picture *picture, const struct workspace *w, const struct mask *box, bool *solid)
 {
-    struct seen seen = {.colour = part_colour(picture, box)};
+    struct seen seen = {.colour = part_colour(picture, box, solid)};
     const int shape = outline_fit(box, &seen.radius, &seen.likeness);
     seen.shape = seen.likeness >= like_enough ? shape : UNSAID;
     seen.x = 0.5 * (box->x0 + box->x1) / w->scale;
@@ -174,10 +175,12 @@ static void find_things(const struct picture *picture, struct workspace *w, stru
     int label = 0;
     for (int p = 0; p < w->width * w->height; p++) {
         struct mask box;
+        bool solid;
         if (w->labels[p] != -1 || flood(w, p, ++label, &box) < least_area * w->scale * w->scale)
             continue;
-        if (sight->count < MAX_SEEN)
-            sight->seen[sight->count++] = describe(picture, w, &box);
+        const struct seen seen = describe(picture, w, &box, &solid);
+        if (solid && sight->count < MAX_SEEN)       /* a line that is nowhere three pixels thick is no thing */
+            sight->seen[sight->count++] = seen;
     }
 }
 

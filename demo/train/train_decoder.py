@@ -16,7 +16,7 @@ from train_vae import batch, edge_weight
 
 
 def main():
-    args = arguments(steps=1600, batch=8, rate=1e-3, noise=0.15, seed=5, save_seconds=120)
+    args = arguments(steps=1300, batch=8, rate=1e-3, noise=0.15, seed=5, save_seconds=120)
     torch.manual_seed(args.seed)
     vae = load_vae(os.path.join(args.work, "vae.pt")).to(memory_format=torch.channels_last)
     spread = torch.load(os.path.join(args.work, "latents.pt"))["std"]
