@@ -21,18 +21,38 @@ static bool parse_size(const char *text, alloy_size *s) {
     return true;
 }
 
+/* "7GB", "900MB", "6.5 GiB" or plain bytes */
+static bool parse_bytes(const char *text, int64_t *bytes) {
+    static const struct {
+        const char *name;
+        double factor;
+    } units[] = {{"", 1},      {"B", 1},      {"KB", 1e3},       {"MB", 1e6},
+                 {"GB", 1e9}, {"KiB", 1024}, {"MiB", 1048576}, {"GiB", 1073741824}};
+    char *end;
+    double v = strtod(text, &end);
+    if (end == text || !(v > 0)) return false;
+    while (*end == ' ') end++;
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+        if (strcmp(end, units[i].name) != 0 || v * units[i].factor > 1e15) continue;
+        *bytes = (int64_t)(v * units[i].factor);
+        return *bytes > 0;
+    }
+    return false;
+}
+
 int cmd_convert(int argc, char **argv) {
     app a = {0};
     alloy_convert_options o;
     alloy_convert_options_init(&o);
     bool help = false;
-    const char *size = NULL;
+    const char *size = NULL, *limit = NULL;
     const option options[] = {
         {"--help", "-h", OPTION_FLAG, &help, NULL, "this text", 0},
         {"--output-dir", "-o", OPTION_TEXT, &o.output_dir, "DIR", "where the model folder goes (default: converted)", 0},
         {"--name", NULL, OPTION_TEXT, &o.name, "NAME", "name of the model folder (default: the source's)", 0},
         {"--quantization", NULL, OPTION_TEXT, &o.quantization, "KIND", "float16 (default), float32, int8 or int4", 0},
-        {"--palette", NULL, OPTION_INT, &o.palette, "BITS", "instead: palettes of 4, 6 or 8 bits, the Neural Engine's own form", 4},
+        {"--palette", NULL, OPTION_INT, &o.palette, "BITS", "instead: palettes of 4, 6 or 8 bits", 4},
+        {"--size-limit", NULL, OPTION_TEXT, &limit, "SIZE", "such as 7GB: more bits where they help most, up to that size", 0},
         {"--type", NULL, OPTION_TEXT, &o.type, "T", "insist on this model type; it is detected otherwise", 0},
         {"--target", NULL, OPTION_TEXT, &o.target, "T", "macos14 or macos15 (default: macos15 for int4, else macos14)", 0},
         {"--width", NULL, OPTION_INT, &o.image_size.width, "W", "pixels (default: the model's own); run can make other sizes", 1},
@@ -61,6 +81,10 @@ int cmd_convert(int argc, char **argv) {
     }
     if (size && !parse_size(size, &o.image_size)) {
         cli_say("alloy convert: --size wants WIDTHxHEIGHT, such as 512x768, not \"%s\"", size);
+        return 2;
+    }
+    if (limit && !parse_bytes(limit, &o.size_limit)) {
+        fprintf(stderr, "alloy convert: --size-limit wants a size, such as 7GB or 900MB, not \"%s\"\n", limit);
         return 2;
     }
     if (cli_open(&a)) return 1;

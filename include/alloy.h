@@ -108,6 +108,7 @@ typedef struct alloy_convert_options {
     bool skip_validation;
     int palette;              /**< instead of `quantization`: palettes of 4, 6 or 8 bits; 0: none */
     char **report;            /**< JSON about what was written (path, type, sizes); alloy_free() it. May be NULL */
+    int64_t size_limit;       /**< bytes of the whole folder: more bits than `quantization` says, where they help most; 0: none */
 } alloy_convert_options;
 ALLOY_API void alloy_convert_options_init(alloy_convert_options *o);
 /** Converts the checkpoint folder `source` to OUTPUT_DIR/NAME/. Nothing appears under that name until it is whole. */

@@ -2,8 +2,8 @@
  *
  * Takes a factor for each output channel out of the weight: product, times factors, plus bias. One palette serves a whole
  * tensor where macOS 14 must read it, and the factors are what makes it fit every channel. They are parameters of their own,
- * named after the weight, so a graph built anew finds them in a package's weight table. They have the weight's type, which may be half where the
- * product is float32.
+ * named after the weight, so a graph built anew finds them in a package's weight table. They have the weight's type, which
+ * may be half where the product is float32.
  */
 #include "ir/graph.h"
 #include "pass/pass.h"

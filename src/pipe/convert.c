@@ -131,6 +131,25 @@ static uint64_t weight_bytes(const ay_weight *w) {
     return ay_weight_data_bytes(w) + ay_weight_scale_bytes(w) + ay_weight_offset_bytes(w) + ay_weight_lut_bytes(w);
 }
 
+/* The mix of precisions under --size-limit, less what is not weights: programs, a line of alloy.json and the padding of the
+ * weight file for each tensor. */
+static alloy_status fit(conversion *v) {
+    ay_part_quant *q[AY_MAX_PARTS];
+    const ay_source *from[AY_MAX_PARTS];
+    const ay_arch *arch[AY_MAX_PARTS];
+    uint64_t beside = 1 << 20, limit = (uint64_t)v->o->size_limit;
+    int n = 0;
+    if (v->kind == AY_QUANT_NONE) return ay_fail(v->cx, ALLOY_E_USAGE, "--size-limit needs --quantization int8 or int4, or --palette");
+    for (int i = 0; i < v->m->n_parts; i++) {
+        if (!v->graphs[i]) continue;
+        q[n] = &v->quant[i];
+        from[n] = v->sources[i];
+        arch[n++] = v->m->parts[i].arch;
+        beside += (uint64_t)v->graphs[i]->n_nodes * 1024;
+    }
+    return n ? ay_quant_fit(q, from, arch, n, limit > beside ? limit - beside : 0) : ALLOY_OK;
+}
+
 /* Graphs for the sizes asked for, each checked against its tensors. */
 static alloy_status build_parts(conversion *v) {
     ay_ctx *cx = v->cx;
@@ -144,6 +163,12 @@ static alloy_status build_parts(conversion *v) {
         AY_TRY(ay_source_open(cx, dir, &v->sources[i]));
         AY_TRY(ay_part_graph(cx, p, &p->sizes, m->precision, v->sources[i], &v->graphs[i]));
         AY_TRY(ay_part_quant_plan(cx, m->arena, v->kind, p->arch, v->graphs[i], &v->quant[i]));
+    }
+    if (v->o->size_limit) AY_TRY(fit(v));
+    for (int i = 0; i < m->n_parts; i++) {
+        const ay_model_part *p = &m->parts[i];
+        if (!v->graphs[i]) continue;
+        AY_TRY(ay_part_quant_apply(&v->quant[i], v->graphs[i]));
         for (int k = 0; k < v->graphs[i]->n_nodes; k++) {
             const ay_node *n = &v->graphs[i]->nodes[k];
             if (n->op != AY_OP_PARAM) continue;
@@ -374,7 +399,7 @@ static alloy_status check_quantization(ay_ctx *cx, const alloy_convert_options *
 
 static alloy_status check_options(ay_ctx *cx, const alloy_convert_options *o, conversion *v) {
     AY_TRY(check_quantization(cx, o, v));
-    if (o->image_size.width < 0 || o->image_size.height < 0 || o->text_length < 0) return ay_fail(cx, ALLOY_E_USAGE, "sizes cannot be negative");
+    if (o->image_size.width < 0 || o->image_size.height < 0 || o->text_length < 0 || o->size_limit < 0) return ay_fail(cx, ALLOY_E_USAGE, "sizes cannot be negative");
     return ALLOY_OK;
 }
 

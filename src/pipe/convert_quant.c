@@ -36,7 +36,8 @@ static unsigned use_of(const ay_node *n, int input) {
 static const char *reason_by_shape(const ay_type *t) {
     int64_t count = ay_type_count(t);
     for (size_t i = 0; i < sizeof by_shape / sizeof by_shape[0]; i++) {
-        if (t->rank <= by_shape[i].rank && count < by_shape[i].elements && (t->rank < 2 || count / t->dim[0] < by_shape[i].row)) {
+        if (t->rank <= by_shape[i].rank && count < by_shape[i].elements &&
+            (t->rank < 2 || count / t->dim[0] < by_shape[i].row)) {
             return by_shape[i].reason;
         }
     }
@@ -45,8 +46,9 @@ static const char *reason_by_shape(const ay_type *t) {
 
 static bool has_8_bits(ay_quant_kind k) { return k == AY_QUANT_INT8 || k == AY_QUANT_PALETTE8; }
 
-static void decide(ay_part_quant *q, ay_quant_kind kind, const ay_arch *arch, const ay_node *n, unsigned uses, ay_quant_record *r) {
-    *r = (ay_quant_record){.name = n->name, .weight = *n->weight};
+static void decide(ay_part_quant *q, ay_quant_kind kind, const ay_arch *arch, const ay_node *n, unsigned uses,
+                   ay_quant_record *r) {
+    *r = (ay_quant_record){.name = n->name, .type = n->type, .weight = *n->weight};
     ay_quant_kind asked = kind;
     if (kind == AY_QUANT_NONE) return;
     for (const ay_quant_rule *rule = arch->quant_keep; rule && rule->name && !r->reason; rule++) {
@@ -59,15 +61,24 @@ static void decide(ay_part_quant *q, ay_quant_kind kind, const ay_arch *arch, co
     if (shape) r->reason = shape;
     else if (uses & USED_OTHERWISE) r->reason = "not only the weight of a product or a table of embeddings";
     if (shape || (uses & USED_OTHERWISE)) return;
-    if (uses & USED_TABLE && ay_quant_is_palette(kind)) kind = AY_QUANT_INT8, r->reason = "a table has no product to take factors out of";
-    ay_weight w;
-    ay_quant_kind stored = kind;
-    if (!ay_quant_storage(&stored, &n->type, &w)) return;
-    if (stored != kind) r->reason = "no block of 32 divides its input channels";
-    if (stored == asked) r->reason = NULL;
-    r->kind = stored;
-    r->weight = w;
-    if (ay_quant_is_palette(stored)) r->factors = ay_factors_name(q->arena, n->name);
+    if (uses & USED_TABLE && ay_quant_is_palette(kind))
+        kind = AY_QUANT_INT8, r->reason = "a table has no product to take factors out of";
+    ay_part_quant_set(q, r, kind);
+    if (r->kind != kind) r->reason = "no block of 32 divides its input channels";
+    if (r->kind == asked) r->reason = NULL;
+}
+
+void ay_part_quant_set(ay_part_quant *q, ay_quant_record *r, ay_quant_kind kind) {
+    r->factors = NULL;
+    if (!ay_quant_storage(&kind, &r->type, &r->weight)) kind = AY_QUANT_NONE, r->weight = ay_weight_plain(&r->type, NULL);
+    else if (ay_quant_is_palette(kind)) r->factors = ay_factors_name(q->arena, r->name);
+    r->kind = kind;
+}
+
+int64_t ay_quant_record_bytes(const ay_quant_record *r) {
+    const ay_weight *w = &r->weight;
+    size_t factors = r->factors ? ay_dtype_bytes(w->value_dtype, w->dim[0]) : 0;
+    return (int64_t)(ay_weight_data_bytes(w) + ay_weight_scale_bytes(w) + ay_weight_lut_bytes(w) + factors);
 }
 
 char *ay_factors_name(ay_arena *arena, const char *weight) { return ay_sprintf(arena, "%s.scale", weight); }
@@ -80,7 +91,8 @@ static const char *factors_of(void *user, ay_graph *g, const char *name) {
     return NULL;
 }
 
-alloy_status ay_part_quant_plan(ay_ctx *cx, ay_arena *arena, ay_quant_kind kind, const ay_arch *arch, ay_graph *g, ay_part_quant *q) {
+alloy_status ay_part_quant_plan(ay_ctx *cx, ay_arena *arena, ay_quant_kind kind, const ay_arch *arch, const ay_graph *g,
+                                ay_part_quant *q) {
     *q = (ay_part_quant){.cx = cx, .arena = arena};
     unsigned *uses = ay_alloc(arena, (size_t)(g->n_nodes + 1) * sizeof *uses);
     q->records = ay_alloc(arena, (size_t)(g->n_nodes + 1) * sizeof *q->records);
@@ -90,16 +102,21 @@ alloy_status ay_part_quant_plan(ay_ctx *cx, ay_arena *arena, ay_quant_kind kind,
         for (int k = 0; k < n->n_in; k++) uses[n->in[k]] |= use_of(n, k);
     }
     for (int i = 0; i < g->n_outputs; i++) uses[g->outputs[i].value] |= USED_OTHERWISE;
-    bool any = false;
     for (int i = 0; i < g->n_nodes; i++) {
         const ay_node *n = &g->nodes[i];
-        if (n->op != AY_OP_PARAM) continue;
-        ay_quant_record *r = &q->records[q->n++];
-        decide(q, kind, arch, n, uses[i], r);
-        *n->weight = r->weight;
-        any |= r->factors != NULL;
+        if (n->op == AY_OP_PARAM) decide(q, kind, arch, n, uses[i], &q->records[q->n++]);
     }
-    if (ay_arena_failed(arena)) return ay_nomem(cx);
+    return ay_arena_failed(arena) ? ay_nomem(cx) : ALLOY_OK;
+}
+
+alloy_status ay_part_quant_apply(ay_part_quant *q, ay_graph *g) {
+    bool any = false;
+    if (ay_arena_failed(q->arena)) return ay_nomem(q->cx);
+    for (int i = 0, k = 0; i < g->n_nodes; i++) {
+        if (g->nodes[i].op != AY_OP_PARAM) continue;
+        *g->nodes[i].weight = q->records[k].weight;
+        any |= q->records[k++].factors != NULL;
+    }
     ay_factors f = {factors_of, q};
     return any ? ay_pass_factors(g, &f) : ALLOY_OK;
 }
@@ -148,7 +165,8 @@ static alloy_status quantize(ay_part_quant *q, rows_of *r, const ay_quant_record
     ay_quant_rows rows = {read_rows, rows_passed, r};
     ay_quantized_free(&q->parts);
     q->at = NULL;
-    alloy_status st = ay_quantize(q->cx, record->name, &record->weight, record->factors != NULL, &rows, put_data, r, &q->parts);
+    alloy_status st = ay_quantize(q->cx, record->name, &record->weight, record->factors != NULL, &rows, put_data, r,
+                                  &q->parts);
     if (st != ALLOY_OK) {
         if (st != ALLOY_E_CANCELLED) ay_fail_prefix(q->cx, "%s: ", r->file->path);
         return st;
@@ -159,8 +177,8 @@ static alloy_status quantize(ay_part_quant *q, rows_of *r, const ay_quant_record
     return ALLOY_OK;
 }
 
-alloy_status ay_part_quant_stream(ay_part_quant *q, const ay_source *from, const ay_arch *arch, const ay_node *param, ay_part part,
-                                  ay_sink *out, void (*passed)(void *user, uint64_t bytes), void *user) {
+alloy_status ay_part_quant_stream(ay_part_quant *q, const ay_source *from, const ay_arch *arch, const ay_node *param,
+                                  ay_part part, ay_sink *out, void (*passed)(void *user, uint64_t bytes), void *user) {
     const ay_quant_record *factors = find(q, param->name, true), *r = factors ? factors : find(q, param->name, false);
     bool data = !factors && part == AY_PART_DATA;
     rows_of rows = {.out = data ? out : NULL, .passed = data ? passed : NULL, .user = user};
@@ -179,7 +197,7 @@ void ay_part_quant_close(ay_part_quant *q) {
     q->at = NULL;
 }
 
-/* ---- the table --------------------------------------------------------------------------------------------------------- */
+/* ---- the table ----------------------------------------------------------------------------------------------------- */
 
 static char *store_text(ay_arena *a, const ay_weight *w) {
     if (w->store == AY_STORE_PLAIN) return ay_sprintf(a, "%s", ay_dtype_name(w->data_dtype));
@@ -215,8 +233,7 @@ static void add(group *g, const ay_quant_record *r) {
     for (int i = 0; i < w->rank; i++) n *= w->dim[i];
     g->count++;
     g->weights += n;
-    g->bytes += (int64_t)(ay_weight_data_bytes(w) + ay_weight_scale_bytes(w) + ay_weight_lut_bytes(w));
-    if (r->factors) g->bytes += (int64_t)ay_dtype_bytes(w->value_dtype, w->dim[0]);
+    g->bytes += ay_quant_record_bytes(r);
     g->error2 += r->error2;
     g->norm2 += r->norm2;
 }
@@ -225,8 +242,9 @@ static double bits_of(const group *g) { return g->weights ? 8.0 * (double)g->byt
 static double error_of(const group *g) { return g->norm2 > 0 ? sqrt(g->error2 / g->norm2) : 0; }
 
 static json_t *group_json(const group *g) {
-    json_t *j = json_pack("{s:s, s:s, s:I, s:I, s:I, s:f}", "tensors", g->tensors, "store", g->store, "count", (json_int_t)g->count, "weights",
-                          (json_int_t)g->weights, "bytes", (json_int_t)g->bytes, "bits_per_weight", bits_of(g));
+    json_t *j = json_pack("{s:s, s:s, s:I, s:I, s:I, s:f}", "tensors", g->tensors, "store", g->store, "count",
+                          (json_int_t)g->count, "weights", (json_int_t)g->weights, "bytes", (json_int_t)g->bytes,
+                          "bits_per_weight", bits_of(g));
     if (g->quantized) json_object_set_new(j, "relative_error", json_real(error_of(g)));
     if (g->reason) json_object_set_new(j, "reason", json_string(g->reason));
     return j;
@@ -237,13 +255,17 @@ static int make_groups(ay_part_quant *q, group *groups) {
     int n = 0;
     for (int i = 0; i < q->n; i++) {
         const ay_quant_record *r = &q->records[i];
-        bool shape = r->kind == AY_QUANT_NONE && r->reason && r->reason == reason_by_shape(&(ay_type){.rank = r->weight.rank, .dim = {
-            r->weight.dim[0], r->weight.dim[1], r->weight.dim[2], r->weight.dim[3], r->weight.dim[4]}});
-        const char *tensors = shape ? "(by shape)" : group_text(q->arena, r->name), *store = store_text(q->arena, &r->weight);
+        bool shape = r->kind == AY_QUANT_NONE && r->reason && r->reason == reason_by_shape(&r->type);
+        const char *tensors = shape ? "(by shape)" : group_text(q->arena, r->name),
+                   *store = store_text(q->arena, &r->weight);
         if (!tensors || !store) return -1;
         int k = 0;
-        while (k < n && (strcmp(groups[k].tensors, tensors) != 0 || strcmp(groups[k].store, store) != 0 || groups[k].reason != r->reason)) k++;
-        if (k == n) groups[n++] = (group){.tensors = tensors, .store = store, .reason = r->reason, .quantized = r->kind != AY_QUANT_NONE};
+        while (k < n && (strcmp(groups[k].tensors, tensors) != 0 || strcmp(groups[k].store, store) != 0 ||
+                         groups[k].reason != r->reason))
+            k++;
+        if (k == n)
+            groups[n++] = (group){
+                .tensors = tensors, .store = store, .reason = r->reason, .quantized = r->kind != AY_QUANT_NONE};
         add(&groups[k], r);
     }
     return n;
@@ -258,15 +280,17 @@ json_t *ay_part_quant_table(ay_part_quant *q, const char *package) {
         const group *g = &groups[i];
         char error[16] = "";
         if (g->quantized) snprintf(error, sizeof error, "%.3f %%", 100 * error_of(g));
-        ay_log(q->cx, AY_LOG_INFO, "  %-54s %-20s %9.2fM %7.2f %9s", g->tensors, g->store, (double)g->weights / 1e6, bits_of(g), error);
+        ay_log(q->cx, AY_LOG_INFO, "  %-54s %-20s %9.2fM %7.2f %9s", g->tensors, g->store, (double)g->weights / 1e6,
+               bits_of(g), error);
         json_array_append_new(list, group_json(g));
     }
     for (int i = 0; i < q->n; i++) {
         add(&all, &q->records[i]);
         if (q->records[i].kind != AY_QUANT_NONE) add(&quantized, &q->records[i]);
     }
-    ay_log(q->cx, AY_LOG_INFO, "  %.2f bits per weight, %.2f over the quantised ones, whose relative error is %.3f %%; %.1f MB", bits_of(&all),
+    ay_log(q->cx, AY_LOG_INFO,
+           "  %.2f bits per weight, %.2f over the quantised ones, whose relative error is %.3f %%; %.1f MB", bits_of(&all),
            bits_of(&quantized), 100 * error_of(&quantized), (double)all.bytes / 1e6);
-    return json_pack("{s:f, s:f, s:f, s:o}", "bits_per_weight", bits_of(&all), "quantized_bits_per_weight", bits_of(&quantized),
-                     "relative_error", error_of(&quantized), "groups", list);
+    return json_pack("{s:f, s:f, s:f, s:o}", "bits_per_weight", bits_of(&all), "quantized_bits_per_weight",
+                     bits_of(&quantized), "relative_error", error_of(&quantized), "groups", list);
 }

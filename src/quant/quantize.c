@@ -15,7 +15,9 @@
 #include <string.h>
 
 float ay_quant_round(float x, bool half) { return half ? ay_f16_to_f32(ay_f32_to_f16(x)) : x; }
-void ay_quant_store(const float *x, int64_t n, bool half, void *out) { ay_convert_from_f32(half ? AY_F16 : AY_F32, x, n, out); }
+void ay_quant_store(const float *x, int64_t n, bool half, void *out) {
+    ay_convert_from_f32(half ? AY_F16 : AY_F32, x, n, out);
+}
 
 void ay_quantized_free(ay_quantized *q) {
     free(q->scale);
@@ -34,7 +36,8 @@ bool ay_quant_storage(ay_quant_kind *kind, const ay_type *type, ay_weight *w) {
     memcpy(w->dim, type->dim, sizeof w->dim);
     for (int i = 0; i < AY_MAX_RANK; i++) w->scale_dim[i] = i < w->rank && !ay_quant_is_palette(*kind);
     if (ay_quant_is_palette(*kind)) {
-        static const ay_dtype codes[] = {[AY_QUANT_PALETTE4] = AY_U4, [AY_QUANT_PALETTE6] = AY_U6, [AY_QUANT_PALETTE8] = AY_U8};
+        static const ay_dtype codes[] = {
+            [AY_QUANT_PALETTE4] = AY_U4, [AY_QUANT_PALETTE6] = AY_U6, [AY_QUANT_PALETTE8] = AY_U8};
         w->store = AY_STORE_LUT;
         w->data_dtype = codes[*kind];
         w->lut_dtype = type->dtype;
@@ -91,7 +94,8 @@ static alloy_status run_batches(batch *b, int64_t tiles, int64_t per_batch) {
         ay_parallel(cx->pool, b->n + 1, run_tile, b, &cx->stop);
         AY_TRY(ay_check_stop(cx));
         AY_TRY(b->written);
-        int64_t begin = b->first * p->every * b->tile_rows, end = ay_min_i64((b->first + b->n) * p->every * b->tile_rows, p->n_rows);
+        int64_t begin = b->first * p->every * b->tile_rows,
+                end = ay_min_i64((b->first + b->n) * p->every * b->tile_rows, p->n_rows);
         uint8_t *made = b->out;
         b->out = b->before;
         b->before = made;
@@ -137,15 +141,15 @@ typedef struct blocks {
     ay_quant_runs_fn search;
     const ay_weight *w;
     int64_t run, runs_per_row;
-    float *scale;          /* of every run */
+    float *scale;           /* of every run */
     double *error2, *norm2; /* of every row's tile, added up in order afterwards */
 } blocks;
 
 static void block_tile(void *arg, int64_t first, int64_t n, const float *x, uint8_t *out, float *scratch, int thread) {
     const blocks *b = arg;
     (void)thread;
-    b->search(x, n * b->runs_per_row, b->run, b->w->value_dtype == AY_F16, out, b->scale + first * b->runs_per_row, &b->error2[first],
-              &b->norm2[first], scratch);
+    b->search(x, n * b->runs_per_row, b->run, b->w->value_dtype == AY_F16, out, b->scale + first * b->runs_per_row,
+              &b->error2[first], &b->norm2[first], scratch);
 }
 
 /* Which number cannot be stored, said with its place: looked for when the sum of squares leaves room for one. */
@@ -157,15 +161,17 @@ static alloy_status check_range(ay_ctx *cx, const char *name, const ay_weight *w
         rows->read(rows->user, at, n, x);
         for (int64_t i = 0; i < n; i++) {
             if (fabsf(x[i]) <= most) continue;
-            return ay_fail(cx, ALLOY_E_UNSUPPORTED, "\"%s\" has %g at element %lld, which cannot be quantised (the largest that can is %g); "
-                           "convert with --quantization float32", name, (double)x[i], (long long)(at + i), (double)most);
+            return ay_fail(cx, ALLOY_E_UNSUPPORTED,
+                           "\"%s\" has %g at element %lld, which cannot be quantised (the largest that can is %g); "
+                           "convert with --quantization float32",
+                           name, (double)x[i], (long long)(at + i), (double)most);
         }
     }
     return ALLOY_OK;
 }
 
-static alloy_status quantize_blocks(ay_ctx *cx, const char *name, const ay_weight *w, int64_t count, const ay_quant_rows *rows,
-                                    ay_quant_put put, void *user, ay_quantized *out) {
+static alloy_status quantize_blocks(ay_ctx *cx, const char *name, const ay_weight *w, int64_t count,
+                                    const ay_quant_rows *rows, ay_quant_put put, void *user, ay_quantized *out) {
     int64_t n = w->dim[0], len = count / n, runs = w->scale_dim[1];
     size_t n_scales = (size_t)(n * runs), size = (size_t)ay_dtype_bits(w->scale_dtype) / 8;
     blocks b = {.w = w, .run = len / runs, .runs_per_row = runs};
@@ -176,8 +182,19 @@ static alloy_status quantize_blocks(ay_ctx *cx, const char *name, const ay_weigh
     alloy_status st = b.scale && b.error2 && out->scale ? ALLOY_OK : ay_nomem(cx);
     if (st == ALLOY_OK) {
         b.norm2 = b.error2 + n;
-        ay_quant_pass p = {.cx = cx, .name = name, .w = w, .rows = rows, .n_rows = n, .row_len = len, .bits = ay_dtype_bits(w->data_dtype),
-                           .every = 1, .last = true, .put = put, .put_user = user, .extra = (size_t)(16 * b.run + 32), .tile = block_tile,
+        ay_quant_pass p = {.cx = cx,
+                           .name = name,
+                           .w = w,
+                           .rows = rows,
+                           .n_rows = n,
+                           .row_len = len,
+                           .bits = ay_dtype_bits(w->data_dtype),
+                           .every = 1,
+                           .last = true,
+                           .put = put,
+                           .put_user = user,
+                           .extra = (size_t)(16 * b.run + 32),
+                           .tile = block_tile,
                            .arg = &b};
         st = ay_quant_run(&p);
     }
@@ -193,14 +210,15 @@ static alloy_status quantize_blocks(ay_ctx *cx, const char *name, const ay_weigh
     return st;
 }
 
-alloy_status ay_quantize(ay_ctx *cx, const char *name, const ay_weight *w, bool factors, const ay_quant_rows *rows, ay_quant_put put,
-                         void *user, ay_quantized *out) {
+alloy_status ay_quantize(ay_ctx *cx, const char *name, const ay_weight *w, bool factors, const ay_quant_rows *rows,
+                         ay_quant_put put, void *user, ay_quantized *out) {
     *out = (ay_quantized){0};
     int64_t count = 1;
     for (int i = 0; i < w->rank; i++) count *= w->dim[i];
     alloy_status st = w->store == AY_STORE_LUT ? ay_quant_palette(cx, name, w, factors, rows, put, user, out)
                                                : quantize_blocks(cx, name, w, count, rows, put, user, out);
-    if (st == ALLOY_OK && !(out->norm2 < 65504.0 * 65504.0 && isfinite(out->error2))) st = check_range(cx, name, w, rows, count);
+    if (st == ALLOY_OK && !(out->norm2 < 65504.0 * 65504.0 && isfinite(out->error2)))
+        st = check_range(cx, name, w, rows, count);
     if (st != ALLOY_OK) ay_quantized_free(out);
     return st;
 }

@@ -2,14 +2,14 @@
  *
  * Palettes: one table for a whole tensor and, where the graph has room for it, a factor for each row. Three passes:
  *   1. the root mean square of every row, which is the first guess of its factor;
- *   2. a histogram of the numbers in units of their row's size, by their half-precision code (65536 of them), weighted by the
- *      square of the factor since that is what an error there costs;
+ *   2. a histogram of the numbers in units of their row's size, by their half-precision code (65536 of them), weighted by
+ *      the square of the factor since that is what an error there costs;
  *   3. every number to the nearest entry, and then the factor that fits these entries best.
  * Between 2 and 3 the table is found: in one dimension k-means has an exact solution by dynamic programming. It runs over
  * 2048 cells, placed as an optimal quantiser of 2048 levels would place them (cube root of the density, Panter and Dite),
  * and Lloyd's iteration over all codes takes off what the cells' borders cost.
  *
- * Factors are at most 1: the product before them is as large as the largest row's, so half precision holds it.
+ * Factors are at most about 1: the product before them is as large as the largest row's, so half precision holds it.
  */
 #include "quant/quantize.h"
 
@@ -27,11 +27,11 @@ typedef struct palette {
     int64_t row_len;
     bool half, factors;
     int k;
-    double unit;      /* root mean square of the largest row */
-    double *size;     /* of every row: sum of squares, then root mean square */
-    float *factor;    /* of every row */
-    float *error2;    /* of every row */
-    uint64_t *count;  /* [threads][CODES] */
+    double unit;          /* root mean square of the largest row */
+    double *size;         /* of every row: sum of squares, then root mean square */
+    float *factor;        /* of every row */
+    float *error2;        /* of every row */
+    uint64_t *count;      /* [threads][CODES] */
     float entry[LEVELS];  /* in units */
     float stored[LEVELS]; /* as the table holds them */
     uint8_t *nearest;     /* [CODES] */
@@ -84,8 +84,8 @@ static void count_tile(void *arg, int64_t first, int64_t n, const float *x, uint
 /* The codes that occur, by value, and their sums before each. */
 typedef struct points {
     int n;
-    float *v;           /* ascending */
-    double *w, *s, *q;  /* [n + 1]: weight, weight v, weight v v of all before */
+    float *v;          /* ascending */
+    double *w, *s, *q; /* [n + 1]: weight, weight v, weight v v of all before */
 } points;
 
 static double cost(const points *p, int a, int b) {
@@ -331,10 +331,20 @@ alloy_status ay_quant_palette(ay_ctx *cx, const char *name, const ay_weight *w, 
     int threads = ay_pool_threads(cx->pool);
     int64_t n = w->dim[0], len = 1;
     for (int i = 1; i < w->rank; i++) len *= w->dim[i];
-    palette t = {.w = w, .row_len = len, .half = w->value_dtype == AY_F16, .factors = factors, .k = (int)w->lut_dim[w->rank]};
-    ay_quant_pass p = {.cx = cx, .name = name, .w = w, .rows = rows, .n_rows = n, .row_len = len, .every = 1, .put = put, .put_user = user,
+    palette t = {
+        .w = w, .row_len = len, .half = w->value_dtype == AY_F16, .factors = factors, .k = (int)w->lut_dim[w->rank]};
+    ay_quant_pass p = {.cx = cx,
+                       .name = name,
+                       .w = w,
+                       .rows = rows,
+                       .n_rows = n,
+                       .row_len = len,
+                       .every = 1,
+                       .put = put,
+                       .put_user = user,
                        .arg = &t};
-    p.extra = (size_t)(2 * len) + (size_t)ay_max_i64(1 << 15, 8 * len) / 4 + 64; /* a row of numbers, of codes; a tile of indices */
+    p.extra = (size_t)(2 * len) + (size_t)ay_max_i64(1 << 15, 8 * len) / 4 +
+              64; /* a row of numbers, of codes; a tile of indices */
     size_t size = t.half ? 2 : 4;
     t.size = malloc((size_t)n * sizeof *t.size);
     t.factor = malloc((size_t)n * 2 * sizeof *t.factor);

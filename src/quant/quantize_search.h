@@ -53,8 +53,8 @@ static float stored_scale(float s, float codes, bool half) {
     return s != 0 && isfinite(1 / s) ? s : 1;
 }
 
-static void runs4(const float *x, int64_t n, int64_t len, bool half, uint8_t *out, float *scale, double *error2, double *norm2,
-                  float *t) {
+static void runs4(const float *x, int64_t n, int64_t len, bool half, uint8_t *out, float *scale, double *error2,
+                  double *norm2, float *t) {
     for (int64_t r = 0; r < n; r += V) {
         int m = n - r < V ? (int)(n - r) : V;
         float s[V], inv[V], e[V], w[V];
@@ -113,8 +113,8 @@ static float peak(const float *x, int64_t len) {
     return most;
 }
 
-/* Where to clip: E(c) = n (c / 127)^2 / 12 + sum over |x| > c of (|x| - c)^2 is convex; Newton's steps on its derivative come
- * from below after the first. */
+/* Where to clip: E(c) = n (c / 127)^2 / 12 + sum over |x| > c of (|x| - c)^2 is convex; Newton's steps on its derivative
+ * come from below after the first. */
 static float clip8(const float *x, int64_t len, float most) {
     double alpha = (double)len / (12.0 * 127 * 127);
     float c = 0.7f * most;
@@ -168,8 +168,8 @@ static double final8(const float *x, int64_t len, float s, float *codes, double 
     return lane_sum(e);
 }
 
-static void runs8(const float *x, int64_t n, int64_t len, bool half, uint8_t *out, float *scale, double *error2, double *norm2,
-                  float *t) {
+static void runs8(const float *x, int64_t n, int64_t len, bool half, uint8_t *out, float *scale, double *error2,
+                  double *norm2, float *t) {
     int64_t padded = (len + LANES - 1) / LANES * LANES;
     float *codes = t + padded;
     for (int64_t r = 0; r < n; r++) {

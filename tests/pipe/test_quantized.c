@@ -13,6 +13,7 @@
 typedef struct form {
     const char *quantization, *target;
     int palette;
+    int64_t limit;
 } form;
 
 static const char *convert(ay_test *t, const ay_flux_case *c, const form *f) {
@@ -20,10 +21,12 @@ static const char *convert(ay_test *t, const ay_flux_case *c, const form *f) {
     json_t *j = ay_flux_pictures(t, c);
     alloy_convert_options_init(&o);
     o.output_dir = ay_test_path(t, "out");
-    o.name = ay_sprintf(t->arena, "%s-%s-%s-%d", c->name, f->quantization ? f->quantization : "palette", f->target ? f->target : "default", f->palette);
+    o.name = ay_sprintf(t->arena, "%s-%s-%s-%d", c->name, f->quantization ? f->quantization : "palette",
+                        f->target ? f->target : "default", f->palette);
     o.quantization = f->quantization;
     o.target = f->target;
     o.palette = f->palette;
+    o.size_limit = f->limit;
     o.force = true;
     o.image_size = (alloy_size){ay_flux_number(j, "width"), ay_flux_number(j, "height")};
     o.text_length = ay_flux_number(j, "text_length");
@@ -59,12 +62,14 @@ static void check_pictures(ay_test *t, const ay_flux_case *c, const form *f, dou
         o.image_size = (alloy_size){ay_flux_number(p, "width"), ay_flux_number(p, "height")};
         o.output = out;
         assert_ok(t->cx, alloy_run(t->cx, dir, &o));
-        assert_ok(t->cx, ay_image_read(t->cx, ay_sprintf(t->arena, "%s/%s/%s", ay_test_golden(t, "flux"), c->name,
-                                                         json_string_value(json_object_get(p, "file"))), 1 << 24, &want));
+        assert_ok(t->cx, ay_image_read(t->cx,
+                                       ay_sprintf(t->arena, "%s/%s/%s", ay_test_golden(t, "flux"), c->name,
+                                                  json_string_value(json_object_get(p, "file"))),
+                                       1 << 24, &want));
         assert_ok(t->cx, ay_image_read(t->cx, out, 1 << 24, &got));
         double v = psnr(&got, &want);
-        print_message("%s %s %s palette %d %dx%d: PSNR %.1f dB\n", c->name, f->quantization ? f->quantization : "", f->target ? f->target : "",
-                      f->palette, o.image_size.width, o.image_size.height, v);
+        print_message("%s %s %s palette %d %dx%d: PSNR %.1f dB\n", c->name, f->quantization ? f->quantization : "",
+                      f->target ? f->target : "", f->palette, o.image_size.width, o.image_size.height, v);
         assert_true(v >= bound);
         ay_image_free(&want);
         ay_image_free(&got);
@@ -72,8 +77,8 @@ static void check_pictures(ay_test *t, const ay_flux_case *c, const form *f, dou
     json_decref(j);
 }
 
-static const form int8_14 = {"int8", NULL, 0}, int8_15 = {"int8", "macos15", 0}, int4_14 = {"int4", "macos14", 0}, int4_15 = {"int4", NULL, 0},
-                  palette6 = {NULL, NULL, 6}, palette8 = {NULL, "macos15", 8};
+static const form int8_14 = {"int8", NULL, 0, 0}, int8_15 = {"int8", "macos15", 0, 0}, int4_14 = {"int4", "macos14", 0, 0},
+                  int4_15 = {"int4", NULL, 0, 0}, palette6 = {NULL, NULL, 6, 0}, palette8 = {NULL, "macos15", 8, 0};
 
 static void test_pictures_int8(void **state) {
     for (int i = 0; i < AY_FLUX_CASES; i++) check_pictures(*state, &ay_flux_cases[i], &int8_14, 35);
@@ -95,7 +100,8 @@ static void check_routes(ay_test *t, const ay_flux_case *c, const form *f) {
     const char *dir = convert(t, c, f);
     ay_safetensors *io;
     ay_model *m;
-    assert_ok(t->cx, ay_st_open(t->cx, ay_sprintf(t->arena, "%s/%s/io.safetensors", ay_test_golden(t, "flux"), c->name), &io));
+    assert_ok(t->cx,
+              ay_st_open(t->cx, ay_sprintf(t->arena, "%s/%s/io.safetensors", ay_test_golden(t, "flux"), c->name), &io));
     assert_ok(t->cx, ay_model_open(t->cx, dir, &m));
     for (size_t i = 0; i < sizeof packages / sizeof packages[0]; i++) {
         const ay_model_part *part = ay_model_find(m, packages[i]);
@@ -103,7 +109,8 @@ static void check_routes(ay_test *t, const ay_flux_case *c, const form *f) {
         int n_in, n_out;
         for (int way = 0; way < 2; way++) {
             ay_component *p;
-            assert_ok(t->cx, (way ? ay_component_rebuild : ay_component_open)(t->cx, m, packages[i], &part->sizes, NULL, &p));
+            assert_ok(t->cx,
+                      (way ? ay_component_rebuild : ay_component_open)(t->cx, m, packages[i], &part->sizes, NULL, &p));
             const ay_tensor *ins = ay_component_inputs(p, &n_in), *outs = ay_component_outputs(p, &n_out);
             for (int k = 0; k < n_in; k++) {
                 const ay_st_tensor *s = ay_st_find(io, ay_sprintf(t->arena, "%s.%s", packages[i], ins[k].name));
@@ -122,8 +129,10 @@ static void check_routes(ay_test *t, const ay_flux_case *c, const form *f) {
         for (int k = 0; k < n_out; k++) {
             const float *a = out[0][k].data, *b = out[1][k].data;
             double d = 0, n = 0;
-            for (int64_t e = 0; e < ay_type_count(&out[0][k].type); e++) d += ((double)a[e] - b[e]) * ((double)a[e] - b[e]), n += (double)a[e] * a[e];
-            print_message("%s %s: program against graph %.1e\n", f->quantization ? f->quantization : "palette", packages[i], sqrt(d / n));
+            for (int64_t e = 0; e < ay_type_count(&out[0][k].type); e++)
+                d += ((double)a[e] - b[e]) * ((double)a[e] - b[e]), n += (double)a[e] * a[e];
+            print_message("%s %s: program against graph %.1e\n", f->quantization ? f->quantization : "palette", packages[i],
+                          sqrt(d / n));
             assert_true(sqrt(d / n) <= 1e-3);
         }
     }
@@ -144,7 +153,8 @@ static void test_same_bytes_and_valid(void **state) {
     ay_test *t = *state;
     const form *forms[] = {&int8_14, &int8_15, &int4_14, &int4_15, &palette6, &palette8};
     for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
-        static const char *const files[] = {"alloy.json", "Transformer.mlpackage/Manifest.json", "VAEDecoder.mlpackage/Manifest.json"};
+        static const char *const files[] = {"alloy.json", "Transformer.mlpackage/Manifest.json",
+                                            "VAEDecoder.mlpackage/Manifest.json"};
         size_t n[3], m;
         char *bytes[3];
         const char *dir = convert(t, &ay_flux_cases[1], forms[i]);
@@ -174,7 +184,8 @@ static void test_table(void **state) {
     part = json_object_get(part, "quantization");
     assert_non_null(part);
     json_array_foreach(json_object_get(part, "groups"), i, g) {
-        const char *store = json_string_value(json_object_get(g, "store")), *name = json_string_value(json_object_get(g, "tensors"));
+        const char *store = json_string_value(json_object_get(g, "store")),
+                   *name = json_string_value(json_object_get(g, "tensors"));
         double bits = json_number_value(json_object_get(g, "bits_per_weight"));
         if (strcmp(store, "int4 in blocks of 32") == 0) {
             blocks++;
@@ -192,6 +203,46 @@ static void test_table(void **state) {
     json_decref(j);
 }
 
+static int64_t folder_bytes(ay_test *t, const char *dir) {
+    char **names;
+    int n;
+    int64_t sum = 0;
+    assert_ok(t->cx, ay_list_dir(t->cx, t->arena, dir, &names, &n));
+    for (int i = 0; i < n; i++) {
+        const char *path = ay_test_join(t, dir, names[i]);
+        size_t bytes = 0;
+        if (ay_path_kind_of(path) == AY_PATH_DIR) sum += folder_bytes(t, path);
+        else ay_test_read(t, path, &bytes);
+        sum += (int64_t)bytes;
+    }
+    return sum;
+}
+
+/* The error of all quantised weights of the transformer, and what the folder weighs: more room, less error. */
+static void test_size_limit(void **state) {
+    ay_test *t = *state;
+    const form *least[] = {&int4_15, &int4_14};
+    for (int i = 0; i < 2; i++) {
+        double error[4];
+        int64_t bytes[4];
+        form f = *least[i];
+        for (int k = 0; k < 4; k++) {
+            json_t *j;
+            f.limit = k ? (int64_t[]){0, 2500000, 2700000, 1 << 30}[k] : 0;
+            const char *dir = convert(t, &ay_flux_cases[0], &f);
+            assert_ok(t->cx, ay_json_read(t->cx, ay_test_join(t, dir, "alloy.json"), &j));
+            json_t *part = json_object_get(json_object_get(json_object_get(j, "components"), "Transformer"), "quantization");
+            error[k] = json_number_value(json_object_get(part, "relative_error"));
+            bytes[k] = folder_bytes(t, dir);
+            print_message("limit %lld: folder %lld, error %.4f\n", (long long)f.limit, (long long)bytes[k], error[k]);
+            if (f.limit) assert_true(bytes[k] <= f.limit);
+            json_decref(j);
+        }
+        assert_true(error[1] < error[0] && error[2] < error[1] && error[3] == 0);
+        assert_true(bytes[1] > bytes[0] && bytes[2] > bytes[1]);
+    }
+}
+
 static void test_options(void **state) {
     ay_test *t = *state;
     alloy_convert_options o;
@@ -206,13 +257,21 @@ static void test_options(void **state) {
     o.palette = 4;
     o.quantization = "int4";
     assert_fails(t->cx, alloy_convert(t->cx, from, &o), ALLOY_E_USAGE, "one of them");
+    o.palette = 0;
+    o.size_limit = 1000;
+    assert_fails(t->cx, alloy_convert(t->cx, from, &o), ALLOY_E_USAGE, "with the fewest bits they are");
+    o.quantization = "float16";
+    assert_fails(t->cx, alloy_convert(t->cx, from, &o), ALLOY_E_USAGE, "needs --quantization");
 }
 
 /* For tests/reference/quantize.py: packages of every form in DIR/FORM/, with what alloy reads from their compressed weights
  * beside each as NAME.safetensors. */
 static int write_packages(const char *to) {
-    static const struct { const char *name; const form *form; } forms[] = {{"int8-14", &int8_14}, {"int8-15", &int8_15}, {"int4-14", &int4_14},
-        {"int4-15", &int4_15}, {"palette6-14", &palette6}, {"palette8-15", &palette8}};
+    static const struct {
+        const char *name;
+        const form *form;
+    } forms[] = {{"int8-14", &int8_14}, {"int8-15", &int8_15},      {"int4-14", &int4_14},
+                 {"int4-15", &int4_15}, {"palette6-14", &palette6}, {"palette8-15", &palette8}};
     void *state;
     if (ay_test_setup(&state)) return 1;
     ay_test *t = state;
@@ -231,7 +290,8 @@ static int write_packages(const char *to) {
             for (int k = 0; k < g->n_nodes; k++) {
                 const ay_node *node = &g->nodes[k];
                 if (node->op != AY_OP_PARAM || node->weight->store == AY_STORE_PLAIN) continue;
-                out[n] = (ay_tensor){node->name, node->type, ay_alloc(t->arena, ay_dtype_bytes(AY_F32, ay_type_count(&node->type)))};
+                out[n] = (ay_tensor){node->name, node->type,
+                                     ay_alloc(t->arena, ay_dtype_bytes(AY_F32, ay_type_count(&node->type)))};
                 out[n].type.dtype = AY_F32;
                 ay_weight_read(node->weight, 0, ay_type_count(&node->type), out[n++].data);
             }
@@ -249,9 +309,10 @@ static int write_packages(const char *to) {
 int main(int argc, char **argv) {
     if (argc == 2) return write_packages(argv[1]);
     const struct CMUnitTest tests[] = {
-        AY_TEST(test_pictures_int8), AY_TEST(test_pictures_int4),        AY_TEST(test_pictures_palettes),
-        AY_TEST(test_routes),        AY_TEST(test_same_bytes_and_valid), AY_TEST(test_table),
-        AY_TEST(test_options),
+        AY_TEST(test_pictures_int8),        AY_TEST(test_pictures_int4),
+        AY_TEST(test_pictures_palettes),    AY_TEST(test_routes),
+        AY_TEST(test_same_bytes_and_valid), AY_TEST(test_table),
+        AY_TEST(test_size_limit),           AY_TEST(test_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

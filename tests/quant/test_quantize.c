@@ -46,7 +46,8 @@ static alloy_status quantize(ay_test *t, ay_ctx *cx, ay_quant_kind kind, const a
     assert_true(ay_quant_storage(&m->kind, type, &m->w));
     alloy_status st = ay_quantize(cx, "w", &m->w, ay_quant_is_palette(kind), &rows, put_bytes, &data, &q);
     if (st == ALLOY_OK) {
-        size_t sides = ay_weight_scale_bytes(&m->w), lut = ay_weight_lut_bytes(&m->w), factor = ay_dtype_bytes(type->dtype, type->dim[0]);
+        size_t sides = ay_weight_scale_bytes(&m->w), lut = ay_weight_lut_bytes(&m->w),
+               factor = ay_dtype_bytes(type->dtype, type->dim[0]);
         assert_int_equal(data.len, ay_weight_data_bytes(&m->w));
         m->w.data = keep(t, data.data, data.len);
         if (q.scale) m->w.scale = keep(t, q.scale, sides);
@@ -55,9 +56,13 @@ static alloy_status quantize(ay_test *t, ay_ctx *cx, ay_quant_kind kind, const a
         m->error2 = q.error2;
         m->norm2 = q.norm2;
         m->digest = 14695981039346656037u;
-        const struct { const void *p; size_t n; } parts[] = {{m->w.data, data.len}, {q.scale, sides}, {q.lut, lut}, {q.factor, factor}};
+        const struct {
+            const void *p;
+            size_t n;
+        } parts[] = {{m->w.data, data.len}, {q.scale, sides}, {q.lut, lut}, {q.factor, factor}};
         for (int i = 0; i < 4; i++) {
-            for (size_t k = 0; parts[i].p && k < parts[i].n; k++) m->digest = (m->digest ^ ((const uint8_t *)parts[i].p)[k]) * 1099511628211u;
+            for (size_t k = 0; parts[i].p && k < parts[i].n; k++)
+                m->digest = (m->digest ^ ((const uint8_t *)parts[i].p)[k]) * 1099511628211u;
         }
         assert_ok(cx, ay_weight_check(cx, "w", &m->w));
         ay_quantized_free(&q);
@@ -104,8 +109,9 @@ static float *numbers(ay_test *t, int what, int64_t rows, int64_t len, uint64_t 
 }
 
 static const ay_type shapes[] = {
-    {AY_F16, 2, {37, 96}}, {AY_F16, 2, {300, 64}},       {AY_F16, 2, {5, 33}},     {AY_F16, 4, {24, 32, 3, 3}}, {AY_F16, 4, {16, 12, 3, 3}},
-    {AY_F32, 2, {9, 128}}, {AY_F16, 3, {8, 64, 5}},      {AY_F32, 2, {7, 96}},     {AY_F16, 5, {6, 32, 1, 3, 3}},
+    {AY_F16, 2, {37, 96}},       {AY_F16, 2, {300, 64}},      {AY_F16, 2, {5, 33}},
+    {AY_F16, 4, {24, 32, 3, 3}}, {AY_F16, 4, {16, 12, 3, 3}}, {AY_F32, 2, {9, 128}},
+    {AY_F16, 3, {8, 64, 5}},     {AY_F32, 2, {7, 96}},        {AY_F16, 5, {6, 32, 1, 3, 3}},
 };
 enum { SHAPES = sizeof shapes / sizeof shapes[0] };
 static const ay_quant_kind kinds[] = {AY_QUANT_INT8, AY_QUANT_INT4, AY_QUANT_PALETTE4, AY_QUANT_PALETTE6, AY_QUANT_PALETTE8};
@@ -126,7 +132,8 @@ static void test_error_is_what_it_says(void **state) {
                 assert_true(fabs(m.norm2 / norm2 - 1) < 1e-4);
                 assert_true(fabs(sqrt(m.error2 / m.norm2) - sqrt(error2 / norm2)) < 4e-4);
                 if (what == NORMAL && n > 3000) assert_true(sqrt(error2 / norm2) < bound[k]);
-                assert_true(m.kind == kinds[k] || (kinds[k] == AY_QUANT_INT4 && m.kind == AY_QUANT_INT8 && shapes[s].dim[1] % 32));
+                assert_true(m.kind == kinds[k] ||
+                            (kinds[k] == AY_QUANT_INT4 && m.kind == AY_QUANT_INT8 && shapes[s].dim[1] % 32));
             }
         }
     }
@@ -223,11 +230,11 @@ static void test_odd_numbers(void **state) {
     ay_type type = {AY_F16, 2, {16, 64}};
     float *x = numbers(t, NORMAL, 16, 64, 9);
     for (int i = 0; i < 64; i++) {
-        x[i] = 0;                                /* a channel of zeros */
+        x[i] = 0;                                                                   /* a channel of zeros */
         x[64 + i] = i == 9 ? 65504.0f : 65504.0f * ay_test_uniform(&(uint64_t){5}); /* the largest halves */
-        x[128 + i] = (float)(i - 32) * 1e-9f;    /* below half's smallest */
-        x[192 + i] = (float)(i - 32) * 1e-38f;   /* float's own denormals */
-        x[256 + i] = i == 5 ? 100.0f : 1e-3f;    /* one outlier */
+        x[128 + i] = (float)(i - 32) * 1e-9f;                                       /* below half's smallest */
+        x[192 + i] = (float)(i - 32) * 1e-38f;                                      /* float's own denormals */
+        x[256 + i] = i == 5 ? 100.0f : 1e-3f;                                       /* one outlier */
     }
     for (int k = 0; k < KINDS; k++) {
         made m;
@@ -275,7 +282,8 @@ static void test_storage(void **state) {
     assert_false(ay_quant_storage(&k, &(ay_type){AY_F16, 2, {64, 64}}, &w));
 }
 
-/* For tests/reference/quantize.py: every tensor of one safetensors file, quantised in every way and read back, to another. */
+/* For tests/reference/quantize.py: every tensor of one safetensors file, quantised in every way and read back, to another.
+ */
 static int compare(const char *from, const char *to) {
     static const char *const names[KINDS] = {"int8", "int4", "palette4", "palette6", "palette8"};
     void *state;
@@ -306,8 +314,9 @@ static int compare(const char *from, const char *to) {
 int main(int argc, char **argv) {
     if (argc == 3) return compare(argv[1], argv[2]);
     const struct CMUnitTest tests[] = {
-        AY_TEST(test_error_is_what_it_says), AY_TEST(test_scales_are_the_best_nearby), AY_TEST(test_palettes_are_optimal),
-        AY_TEST(test_same_bytes_everywhere), AY_TEST(test_odd_numbers),                AY_TEST(test_storage),
+        AY_TEST(test_error_is_what_it_says), AY_TEST(test_scales_are_the_best_nearby),
+        AY_TEST(test_palettes_are_optimal),  AY_TEST(test_same_bytes_everywhere),
+        AY_TEST(test_odd_numbers),           AY_TEST(test_storage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
