@@ -144,7 +144,7 @@ int cmd_run(int argc, char **argv) {
         {"--steps", NULL, OPTION_INT, &w.o.steps, "N", "denoising steps (default: the model's own)", 1},
         {"--guidance-scale", NULL, OPTION_NUMBER, &w.o.guidance_scale, "G", "how closely to follow the prompt (default: the model's own)", 0},
         {"--seed", NULL, OPTION_SEED, &w.o.seed, "S", "the noise to start from (default: 0)", 0},
-        {"--scheduler", NULL, OPTION_TEXT, &w.o.scheduler, "NAME", "euler (the model's own)", 0},
+        {"--scheduler", NULL, OPTION_TEXT, &w.o.scheduler, "NAME", "the model's own; a name that does not fit lists those that do", 0},
         {"--num-images", "-n", OPTION_INT, &w.o.num_images, "N", "pictures from one noise generator (default: 1)", 1},
         {"--compute-units", NULL, OPTION_TEXT, &w.o.compute_units, "U", "cpu or all (default), the same today; gpu and ane need Core ML", 0},
         {"--latents", NULL, OPTION_TEXT, &w.o.latents, "FILE", "initial noise: safetensors with one tensor \"latents\" [N, C, h, w]", 0},

@@ -8,7 +8,8 @@
 #include <math.h>
 #include <string.h>
 
-extern const ay_sched_row ay_sched_euler, ay_sched_euler_ancestral, ay_sched_ddim, ay_sched_pndm;
+extern const ay_sched_row ay_sched_euler, ay_sched_euler_ancestral, ay_sched_heun, ay_sched_ddim, ay_sched_pndm,
+    ay_sched_lcm, ay_sched_dpm, ay_sched_dpm_karras, ay_sched_dpm_sde, ay_sched_dpm_sde_karras, ay_sched_unipc;
 
 /* Flow matching with Euler steps is flow.c's. */
 static alloy_status flow_begin(ay_ctx *cx, ay_sched *s, const json_t *config) {
@@ -29,7 +30,9 @@ static const ay_sched_row flow_euler = {.class_name = "FlowMatchEulerDiscreteSch
                                         .step = flow_step};
 
 static const ay_sched_row *const rows[] = {
-    &flow_euler, &ay_sched_euler, &ay_sched_euler_ancestral, &ay_sched_ddim, &ay_sched_pndm,
+    &flow_euler,     &ay_sched_euler, &ay_sched_euler_ancestral, &ay_sched_heun,    &ay_sched_ddim,
+    &ay_sched_pndm,  &ay_sched_dpm,   &ay_sched_dpm_karras,      &ay_sched_dpm_sde, &ay_sched_dpm_sde_karras,
+    &ay_sched_unipc, &ay_sched_lcm,
 };
 enum { N_ROWS = sizeof rows / sizeof rows[0] };
 
@@ -101,6 +104,13 @@ alloy_status ay_sched_keep(ay_ctx *cx, ay_sched *s, int count) {
     return ALLOY_OK;
 }
 
+float *ay_sched_rotate(ay_sched *s, int count) {
+    float *oldest = s->kept[count - 1];
+    memmove(s->kept + 1, s->kept, (size_t)(count - 1) * sizeof s->kept[0]);
+    if (s->n_kept < count) s->n_kept++;
+    return s->kept[0] = oldest;
+}
+
 /* ---- betas --------------------------------------------------------------------------------------------------- */
 
 static const char what[] = "scheduler_config.json";
@@ -158,8 +168,8 @@ static alloy_status make_alphas(ay_ctx *cx, ay_sched *s, double from, double to,
     if (!s->alphas) return ay_nomem(cx);
     float a = (float)(scaled ? sqrt(from) : from), b = (float)(scaled ? sqrt(to) : to),
           step = n > 1 ? (b - a) / (float)(n - 1) : 0;
-    for (int64_t i = 0; i < n; i++) { /* torch.linspace: the second half from the end */
-        float v = i < n / 2 ? a + step * (float)i : b - step * (float)(n - 1 - i);
+    for (int64_t i = 0; i < n; i++) { /* torch.linspace: the second half from the end, product and sum rounded once */
+        float v = i < n / 2 ? fmaf(step, (float)i, a) : fmaf(-step, (float)(n - 1 - i), b);
         s->alphas[i] = scaled ? v * v : v;
     }
     if (s->zero_snr) rescale_zero_snr(s->alphas, n);
@@ -190,6 +200,7 @@ alloy_status ay_sched_read_betas(ay_ctx *cx, ay_sched *s, const json_t *j) {
     AY_TRY(ay_json_bool_or(cx, what, j, "use_karras_sigmas", false, &s->karras));
     AY_TRY(ay_json_bool_or(cx, what, j, "use_exponential_sigmas", false, &s->exponential));
     AY_TRY(ay_json_bool_or(cx, what, j, "rescale_betas_zero_snr", false, &s->zero_snr));
+    s->zero_snr = s->zero_snr && r->rescales;
     AY_TRY(ay_json_bool_or(cx, what, j, "set_alpha_to_one", true, &s->alpha_to_one));
     s->prediction = (ay_prediction)prediction;
     s->spacing = (ay_spacing)spacing;
@@ -252,14 +263,14 @@ alloy_status ay_sched_sigmas(ay_ctx *cx, ay_sched *s, double *t, bool whole) {
         double a = sigma_at(s, low), b = sigma_at(s, high);
         v[i] = a + (b - a) * (t[i] - (double)low);
     }
-    double high = v[0], low = v[n - 1];
+    double high = whole ? sigma_at(s, s->train_steps - 1) : v[0], low = whole ? sigma_at(s, 0) : v[n - 1];
     for (int i = 0; i < n && (s->karras || s->exponential); i++) {
         double at = n > 1 ? (double)i / (n - 1) : 0,
                a = 1 / 7.0; /* even in the seventh root (Karras et al. 2022) or the logarithm */
         v[i] = s->karras ? pow(pow(high, a) + at * (pow(low, a) - pow(high, a)), 7.0)
                          : exp(log(high) + at * (log(low) - log(high)));
         t[i] = sigma_to_t(s, v[i]);
-        if (whole) t[i] = rint(t[i]);
+        if (whole) t[i] = s->karras ? rint(t[i]) : floor(t[i]);
     }
     for (int i = 0; i < n; i++) s->sigmas[i] = (float)v[i];
     s->sigmas[n] = s->ends_at_min ? sigma_at(s, 0) : 0;

@@ -20,6 +20,7 @@ typedef struct ay_sched_row {
     const char *spacing;    /* timestep_spacing where the configuration has none */
     const char *betas;      /* beta_schedule, the same */
     double beta_start, beta_end;
+    bool rescales; /* the class has rescale_betas_zero_snr */
     /** Fills calls, timesteps, sigmas, init_sigma from the configuration read so far. */
     alloy_status (*begin)(ay_ctx *cx, ay_sched *s, const json_t *config);
     /** What the model is to see of the sample; NULL: the sample. */
@@ -52,6 +53,7 @@ struct ay_sched {
     float clip; /* 0: predicted samples are not clipped */
     int order;
     bool sde, heun_solver, lower_order_final, euler_at_final, bh1;
+    double scaling; /* of timesteps, in consistency models' boundary condition */
     /* of the picture being made */
     float *kept[AY_SCHED_KEPT]; /* [n] each, as `keep` asked for */
     int n_kept, counter;
@@ -70,15 +72,18 @@ void ay_sched_start(ay_sched *s);
 void ay_sched_scale(const ay_sched *s, int i, const float *sample, float *out);
 void ay_sched_step(ay_sched *s, int i, const float *model, float *sample, ay_rng *rng);
 
-/* ---- shared by the methods (sched.c) ------------------------------------------------------------------------------------ */
+/* ---- shared by the methods (sched.c) ---------------------------------------------------------------------------- */
 
 /** alphas, prediction, spacing and the like of noise schedules given by betas. */
 alloy_status ay_sched_read_betas(ay_ctx *cx, ay_sched *s, const json_t *config);
 /** `count` timesteps, high to low, as t (rounded to whole numbers if asked). `plus_one`: spaced for count + 1, the lowest
  *  left out (multistep methods). */
 void ay_sched_space(const ay_sched *s, int count, bool whole, bool plus_one, double *t);
-/** sigmas[steps + 1] at the timesteps t[steps], respaced if the configuration says so, and then t after them. */
+/** sigmas[steps + 1] at the timesteps t[steps], respaced if the configuration says so, and then t after them. `whole`, for
+ *  the multistep methods: timesteps are whole numbers, and respacing goes from the first to the last training step. */
 alloy_status ay_sched_sigmas(ay_ctx *cx, ay_sched *s, double *t, bool whole);
 alloy_status ay_sched_keep(ay_ctx *cx, ay_sched *s, int count);
+/** The oldest of the first `count` kept becomes the newest, kept[0], which is returned to be filled. */
+float *ay_sched_rotate(ay_sched *s, int count);
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * DDIM (eta 0) and PNDM without its Runge-Kutta start, which is called PLMS (schedulers/scheduling_ddim.py and
- * scheduling_pndm.py of diffusers). The sample keeps unit variance; steps go from one training step to another.
+ * DDIM (eta 0), PNDM without its Runge-Kutta start, which is called PLMS, and LCM (schedulers/scheduling_ddim.py,
+ * scheduling_pndm.py and scheduling_lcm.py of diffusers). The sample keeps unit variance; steps go from one training
+ * step to another.
  */
 #include "pipe/sched.h"
 
@@ -23,7 +24,7 @@ static alloy_status whole_timesteps(ay_ctx *cx, ay_sched *s, double **t) {
     return ALLOY_OK;
 }
 
-/* ---- DDIM ------------------------------------------------------------------------------------------------------------- */
+/* ---- DDIM ----------------------------------------------------------------------------------------------------- */
 
 static alloy_status ddim_begin(ay_ctx *cx, ay_sched *s, const json_t *config) {
     double *t, range;
@@ -56,7 +57,7 @@ static void ddim_step(ay_sched *s, int i, const float *model, float *sample, ay_
     }
 }
 
-/* ---- PNDM ------------------------------------------------------------------------------------------------------------- */
+/* ---- PNDM ----------------------------------------------------------------------------------------------------- */
 
 enum { HISTORY = 4, FIRST_SAMPLE = 4, MIXED = 5 }; /* in kept[]: the last answers, newest first; the first sample; the mix */
 
@@ -92,10 +93,7 @@ static void pndm_step(ay_sched *s, int i, const float *model, float *sample, ay_
     float *mixed = s->kept[MIXED];
     size_t bytes = (size_t)s->n * sizeof(float);
     if (s->counter != 1) {
-        float *oldest = s->kept[HISTORY - 1];
-        memmove(s->kept + 1, s->kept, (HISTORY - 1) * sizeof s->kept[0]);
-        s->kept[0] = memcpy(oldest, model, bytes);
-        s->n_kept = (int)ay_min_i64(s->n_kept + 1, HISTORY);
+        memcpy(ay_sched_rotate(s, HISTORY), model, bytes);
     } else {
         to = t;
         t += stride;
@@ -114,6 +112,53 @@ static void pndm_step(ay_sched *s, int i, const float *model, float *sample, ay_
     s->counter++;
 }
 
+/* ---- latent consistency ---------------------------------------------------------------------------------------- */
+
+static alloy_status lcm_begin(ay_ctx *cx, ay_sched *s, const json_t *config) {
+    int64_t original;
+    double range;
+    bool clip;
+    AY_TRY(ay_json_int_or(cx, what, config, "original_inference_steps", 1, s->train_steps, ay_min_i64(50, s->train_steps),
+                          &original));
+    AY_TRY(ay_json_num_or(cx, what, config, "timestep_scaling", 0, 1e6, 10, &s->scaling));
+    AY_TRY(ay_json_bool_or(cx, what, config, "clip_sample", false, &clip));
+    AY_TRY(ay_json_num_or(cx, what, config, "clip_sample_range", 1e-6, 1e6, 1, &range));
+    if (s->steps > original) {
+        return ay_fail(cx, ALLOY_E_USAGE, "%d steps: lcm has at most the %lld it was trained with", s->steps,
+                       (long long)original);
+    }
+    s->clip = clip ? (float)range : 0;
+    s->calls = s->steps;
+    s->timesteps = ay_alloc(s->arena, (size_t)s->steps * sizeof *s->timesteps);
+    if (!s->timesteps) return ay_nomem(cx);
+    double stride = (double)original / s->steps;
+    for (int i = 0; i < s->steps; i++) {
+        int64_t at = original - (int64_t)floor(i * stride); /* of the trained steps 1 to original */
+        s->timesteps[i] = (float)(at * (s->train_steps / original) - 1);
+    }
+    return ay_sched_keep(cx, s, 1);
+}
+
+static void lcm_step(ay_sched *s, int i, const float *model, float *sample, ay_rng *rng) {
+    int64_t t = (int64_t)s->timesteps[i];
+    bool last = i + 1 == s->calls;
+    float alpha = s->alphas[t], a = sqrtf(alpha), b = sqrtf(1 - alpha),
+          next = last ? alpha : s->alphas[(int64_t)s->timesteps[i + 1]];
+    double scaled = (double)t * s->scaling, square = scaled * scaled + 0.25;
+    float skip = (float)(0.25 / square), out = (float)(scaled / sqrt(square)), a_next = sqrtf(next),
+          b_next = sqrtf(1 - next);
+    float *noise = s->kept[0];
+    if (!last) ay_rng_normal(rng, noise, (size_t)s->n);
+    for (int64_t k = 0; k < s->n; k++) {
+        float m = model[k], x = sample[k], picture = m;
+        if (s->prediction == AY_PREDICTS_NOISE) picture = (x - b * m) / a;
+        if (s->prediction == AY_PREDICTS_VELOCITY) picture = a * x - b * m;
+        if (s->clip > 0) picture = picture < -s->clip ? -s->clip : picture > s->clip ? s->clip : picture;
+        float denoised = out * picture + skip * x;
+        sample[k] = last ? denoised : a_next * denoised + b_next * noise[k];
+    }
+}
+
 const ay_sched_row ay_sched_ddim = {.class_name = "DDIMScheduler",
                                     .name = "ddim",
                                     .label = "DDIM",
@@ -121,6 +166,7 @@ const ay_sched_row ay_sched_ddim = {.class_name = "DDIMScheduler",
                                     .betas = "linear",
                                     .beta_start = 0.0001,
                                     .beta_end = 0.02,
+                                    .rescales = true,
                                     .begin = ddim_begin,
                                     .step = ddim_step};
 const ay_sched_row ay_sched_pndm = {.class_name = "PNDMScheduler",
@@ -132,3 +178,13 @@ const ay_sched_row ay_sched_pndm = {.class_name = "PNDMScheduler",
                                     .beta_end = 0.02,
                                     .begin = pndm_begin,
                                     .step = pndm_step};
+const ay_sched_row ay_sched_lcm = {.class_name = "LCMScheduler",
+                                   .name = "lcm",
+                                   .label = "LCM",
+                                   .spacing = "leading",
+                                   .betas = "scaled_linear",
+                                   .beta_start = 0.00085,
+                                   .beta_end = 0.012,
+                                   .rescales = true,
+                                   .begin = lcm_begin,
+                                   .step = lcm_step};

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Euler steps in sigma, plain and ancestral (schedulers/scheduling_euler_discrete.py, scheduling_euler_ancestral_discrete.py
- * of diffusers), in float32 and in the order of their expressions. The sample carries noise of standard deviation sigma;
- * the model sees it divided to unit variance.
+ * Steps in sigma: Euler, Euler ancestral, Heun (schedulers/scheduling_euler_discrete.py, scheduling_heun_discrete.py and
+ * scheduling_euler_ancestral_discrete.py of diffusers), in float32 and in the order of their expressions. The sample
+ * carries noise of standard deviation sigma; the model sees it divided to unit variance.
  */
 #include "pipe/sched.h"
 
@@ -69,6 +69,51 @@ static alloy_status begin_with_noise(ay_ctx *cx, ay_sched *s, const json_t *conf
     return begin_ancestral(cx, s, config);
 }
 
+/* ---- Heun: every step but the last is made again with the mean of both ends' directions ------------------------- */
+
+enum { FIRST_SAMPLE, FIRST_DIRECTION }; /* in kept[] */
+
+static alloy_status heun_begin(ay_ctx *cx, ay_sched *s, const json_t *config) {
+    int n = s->steps, calls = 2 * n - 1;
+    double range;
+    bool clip;
+    AY_TRY(ay_json_bool_or(cx, "scheduler_config.json", config, "clip_sample", false, &clip));
+    AY_TRY(ay_json_num_or(cx, "scheduler_config.json", config, "clip_sample_range", 1e-6, 1e6, 1, &range));
+    s->ends_at_min = false; /* the class has it not */
+    s->clip = clip ? (float)range : 0;
+    AY_TRY(begin(cx, s, config));
+    float *t = ay_alloc(s->arena, (size_t)calls * sizeof *t),
+          *sigmas = ay_alloc(s->arena, (size_t)(calls + 1) * sizeof *sigmas);
+    if (!t || !sigmas) return ay_nomem(cx);
+    for (int i = 0; i < calls; i++) { /* 0, 1, 1, 2, 2, ... */
+        t[i] = s->timesteps[(i + 1) / 2];
+        sigmas[i] = s->sigmas[(i + 1) / 2];
+    }
+    sigmas[calls] = s->sigmas[n];
+    s->timesteps = t;
+    s->sigmas = sigmas;
+    s->calls = calls;
+    return ay_sched_keep(cx, s, 2);
+}
+
+static void heun_step(ay_sched *s, int i, const float *model, float *sample, ay_rng *rng) {
+    bool first = i % 2 == 0;
+    float *from = s->kept[FIRST_SAMPLE], *direction = s->kept[FIRST_DIRECTION];
+    float sigma = s->sigmas[i], dt = first ? s->sigmas[i + 1] - sigma : sigma - s->sigmas[i - 1];
+    for (int64_t k = 0; k < s->n; k++) {
+        float picture = predicted(s, sigma, model[k], sample[k]);
+        if (s->clip > 0) picture = picture < -s->clip ? -s->clip : picture > s->clip ? s->clip : picture;
+        float d = (sample[k] - picture) / sigma;
+        if (first) {
+            from[k] = sample[k];
+            direction[k] = d;
+            sample[k] += d * dt;
+        } else {
+            sample[k] = from[k] + (direction[k] + d) / 2 * dt;
+        }
+    }
+}
+
 const ay_sched_row ay_sched_euler = {.class_name = "EulerDiscreteScheduler",
                                      .name = "euler",
                                      .label = "Euler",
@@ -76,6 +121,7 @@ const ay_sched_row ay_sched_euler = {.class_name = "EulerDiscreteScheduler",
                                      .betas = "linear",
                                      .beta_start = 0.0001,
                                      .beta_end = 0.02,
+                                     .rescales = true,
                                      .begin = begin,
                                      .scale = scale,
                                      .step = step};
@@ -86,6 +132,17 @@ const ay_sched_row ay_sched_euler_ancestral = {.class_name = "EulerAncestralDisc
                                                .betas = "linear",
                                                .beta_start = 0.0001,
                                                .beta_end = 0.02,
+                                               .rescales = true,
                                                .begin = begin_with_noise,
                                                .scale = scale,
                                                .step = step_ancestral};
+const ay_sched_row ay_sched_heun = {.class_name = "HeunDiscreteScheduler",
+                                    .name = "heun",
+                                    .label = "Heun",
+                                    .spacing = "linspace",
+                                    .betas = "linear",
+                                    .beta_start = 0.00085,
+                                    .beta_end = 0.012,
+                                    .begin = heun_begin,
+                                    .scale = scale,
+                                    .step = heun_step};

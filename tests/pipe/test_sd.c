@@ -68,7 +68,7 @@ static void test_what_is_refused(void **state) {
     good.prompt = "a red circle";
     good.output = ay_test_path(t, "picture.png");
     o = good, o.scheduler = "dowsing";
-    fails(t, dir, &o, "known are: euler, euler_ancestral, ddim, pndm");
+    fails(t, dir, &o, "known are: euler, euler_ancestral, heun, ddim, pndm, dpmpp_2m");
     o = good, o.image_size = (alloy_size){36, 32};
     fails(t, dir, &o, "40x32 fits");
     o = good, o.steps = 1000;
