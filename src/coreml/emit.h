@@ -37,6 +37,7 @@ typedef struct ay_emitter {
     ay_names names;      /* identifiers taken */
     const char **value;  /* [n_nodes] MIL name of each node's value; NULL: not yet there */
     const char **result; /* [n_nodes] output name the value must carry, or NULL */
+    unsigned char *mean; /* [n_nodes] which part of a mean the node is, see emit.c */
     ay_val at;           /* node being emitted */
     AyMil__Operation **ops;
     size_t n_ops, cap_ops;

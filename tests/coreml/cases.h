@@ -8,6 +8,7 @@
 
 #include "base/half.h"
 #include "coreml/coreml.h"
+#include "ir/graph.h"
 #include "io/io.h"
 #include "../support/support.h"
 
@@ -180,6 +181,14 @@ static ay_val case_composites(ay_graph *g, ay_dtype t) { /* what is lowered */
     x = ay_rope(g, ay_rope(g, x, c, s, true), c, s, false);
     return ay_group_norm(g, x, 2, ay_param(g, "gn.weight", S(t, 1, 4)), ay_param(g, "gn.bias", S(t, 1, 4)), 1e-6);
 }
+static ay_val case_mean(ay_graph *g, ay_dtype t) { /* two means and a sum that is read twice */
+    ay_val x = in(g, S(t, 3, 2, 3, 8)), eighth = ay_const_like(g, x, 0.125);
+    ay_val kept = ay_mul(g, ay_reduce(g, AY_OP_SUM, x, -1, true), eighth);
+    ay_val first = ay_mul(g, eighth, ay_reduce(g, AY_OP_SUM, x, 2, false));
+    ay_val sum = ay_reduce(g, AY_OP_SUM, ay_mul(g, x, eighth), 1, true);
+    sum = ay_add(g, sum, ay_muls(g, sum, 1.0 / 3));
+    return ay_add(g, ay_add(g, x, kept), ay_add(g, sum, ay_reshape(g, first, 3, 2, 3, 1)));
+}
 static ay_val case_dequant(ay_graph *g, ay_dtype t) {
     int8_t codes[24];
     for (int i = 0; i < 24; i++) codes[i] = (int8_t)(i * 5 - 60);
@@ -259,6 +268,7 @@ static const struct {
     {"gather", case_gather},
     {"norms", case_norms},
     {"composites", case_composites},
+    {"mean", case_mean},
     {"dequant", case_dequant},
     {"gelu", case_gelu},
     {"upsample", case_upsample},

@@ -208,6 +208,27 @@ static void test_refusals(void **state) {
     ay_graph_free(g);
 }
 
+static int count_of(const char *bytes, size_t n, const char *word) {
+    int found = 0;
+    size_t m = strlen(word);
+    for (size_t i = 0; i + m <= n; i++) found += memcmp(bytes + i, word, m) == 0 && (bytes[i + m] & 0xe0) == 0;
+    return found;
+}
+
+/* A sum times 1/n becomes a mean, so that half precision need not hold the sum; a sum that is read as such stays one. */
+static void test_means(void **state) {
+    ay_test *t = *state;
+    const char *path = ay_test_path(t, "mean.mlpackage");
+    ay_graph *g = ay_graph_new(t->cx);
+    size_t n;
+    ay_set_output(g, "y", case_mean(g, AY_F16));
+    assert_ok(t->cx, write_one(t, path, g, AY_TARGET_MACOS14));
+    ay_graph_free(g);
+    char *bytes = ay_test_read(t, ay_path_join(t->arena, path, "Data/com.apple.CoreML/model.mlmodel"), &n);
+    assert_int_equal(count_of(bytes, n, "\x0a\x0breduce_mean"), 2); /* field 1, length 11: the type of an operation */
+    assert_int_equal(count_of(bytes, n, "\x0a\x0areduce_sum"), 1);
+}
+
 /* A full disk: the sentence names the file, and nothing pretends to be whole. */
 static void test_full_disk(void **state) {
     ay_test *t = *state;
@@ -240,7 +261,7 @@ int main(int argc, char **argv) {
     if (argc > 1) return emit_only(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sha256), AY_TEST(test_same_bytes), AY_TEST(test_functions),
-        AY_TEST(test_refusals),        AY_TEST(test_full_disk),
+        AY_TEST(test_refusals),        AY_TEST(test_full_disk), AY_TEST(test_means),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
