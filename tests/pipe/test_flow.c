@@ -55,7 +55,7 @@ static void test_no_numbers(void **state) {
     ay_flow f;
     json_t *config = json_pack("{s:b, s:s, s:f, s:i, s:i, s:b}", "use_dynamic_shifting", 1, "time_shift_type", "linear", "base_shift", 0.1,
                                "base_image_seq_len", 16, "max_image_seq_len", 64, "use_exponential_sigmas", 1);
-    assert_fails(t->cx, ay_flow_schedule(t->cx, t->arena, config, 3, 1, &f), ALLOY_E_MISMATCH, "no finite noise level for step 2 of 3");
+    assert_fails(t->cx, ay_flow_schedule(t->cx, t->arena, config, 3, 1, &f), ALLOY_E_MISMATCH, "no finite noise level for step 1 of 3");
     assert_ok(t->cx, ay_flow_schedule(t->cx, t->arena, config, 3, 64, &f));
     json_decref(config);
     config = json_pack("{s:f}", "shift_terminal", 0.02);
