@@ -97,10 +97,11 @@ static int add_text(const char *bytes, size_t n, void *buf) {
 
 alloy_status ay_json_write(ay_ctx *cx, const char *path, const json_t *v) {
     ay_buf b = {0};
+    errno = 0;
     int rc = json_dump_callback(v, add_text, &b, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_ENCODE_ANY);
     ay_buf_add(&b, "\n", 1);
     alloy_status s;
-    if (b.failed) s = ay_nomem(cx);
+    if (b.failed || (rc != 0 && errno == ENOMEM)) s = ay_nomem(cx);
     else if (rc != 0) s = ay_fail(cx, ALLOY_E_INTERNAL, "%s: a value cannot be written as JSON", path);
     else s = ay_file_write(cx, path, b.data, b.len);
     ay_buf_free(&b);

@@ -340,8 +340,8 @@ static alloy_status write_all(conversion *v, json_t *components, json_t *predict
     AY_TRY(begin_partial(v));
     int64_t available = ay_disk_free(v->o->output_dir);
     if (available >= 0 && (uint64_t)available < v->weights) {
-        return ay_fail(cx, ALLOY_E_IO, "%s: %.1f GB free, about %.1f GB needed; make room or choose another --output-dir", v->o->output_dir,
-                       (double)available / 1e9, (double)v->weights / 1e9);
+        return ay_fail(cx, ALLOY_E_IO, "%s: %.1f MB free, about %.1f MB needed; make room or choose another --output-dir", v->o->output_dir,
+                       (double)available / 1e6, (double)v->weights / 1e6);
     }
     for (int i = 0; i < v->m->n_parts; i++) {
         if (v->graphs[i]) AY_TRY(write_part(v, i, components));

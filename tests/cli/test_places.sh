@@ -32,6 +32,17 @@ done
 [ "$(wc -l <limited.err)" = 1 ] || wrong "file size limit: $(cat limited.err)"
 [ -e limited ] || [ -e limited.partial ] && wrong "limited is left"
 
+# the terminal goes away in the middle: as after Ctrl-C, nothing is left
+for round in 1 2 3; do
+    "$alloy" convert "$source" --output-dir hup --name h --size 64x64 --text-length 16 -q 2>/dev/null &
+    pid=$!
+    for _ in $(seq 200); do [ -e hup/h.partial ] && break; sleep 0.005; done
+    kill -HUP $pid 2>/dev/null
+    wait $pid
+    [ -e hup/h.partial ] && wrong "h.partial is left after SIGHUP"
+    rm -rf hup
+done
+
 # three at once: one makes it, the others say that it is being made, or that it is there
 for round in 1 2 3; do
     rm -rf both
