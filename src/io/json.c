@@ -81,10 +81,27 @@ alloy_status ay_json_parse(ay_ctx *cx, const char *what, const char *text, size_
                    ay_show(err.text, show, sizeof show));
 }
 
+/* Python's json module writes infinite numbers as words that JSON has not (a scheduler's "lambda_min_clipped": -Infinity):
+ * no bound, which is what null says. In place, so that lines and columns stay. */
+static void infinite_to_null(char *s, size_t n) {
+    bool in_string = false;
+    for (size_t i = 0; i < n; i++) {
+        if (in_string && s[i] == '\\') i++;
+        else if (s[i] == '"') in_string = !in_string;
+        else if (!in_string && (s[i] == '-' || s[i] == 'I')) {
+            size_t sign = s[i] == '-', length = sign + 8;
+            if (n - i < length || memcmp(s + i + sign, "Infinity", 8) != 0) continue;
+            memcpy(s + i, "null     ", length);
+            i += length - 1;
+        }
+    }
+}
+
 alloy_status ay_json_read(ay_ctx *cx, const char *path, json_t **out) {
     ay_buf b = {0};
     *out = NULL;
     alloy_status s = ay_file_read(cx, path, MAX_BYTES, &b);
+    if (s == ALLOY_OK) infinite_to_null(b.data, b.len);
     if (s == ALLOY_OK) s = ay_json_parse(cx, path, b.data, b.len, out);
     ay_buf_free(&b);
     return s;

@@ -184,11 +184,15 @@ alloy_status ay_sched_read_betas(ay_ctx *cx, ay_sched *s, const json_t *j) {
     static const char *const schedules[] = {"linear", "scaled_linear", NULL};
     static const char *const finals[] = {"zero", "sigma_min", NULL};
     static const char *const refused[] = {"trained_betas",   "thresholding", "use_beta_sigmas", "use_lu_lambdas",
-                                          "use_flow_sigmas", "sigma_min",    "sigma_max",       NULL};
+                                          "use_flow_sigmas", "sigma_min",    "sigma_max", "lambda_min_clipped",       NULL};
     const ay_sched_row *r = s->row;
-    int prediction, spacing, schedule, final;
+    static const char *const interpolations[] = {"linear", NULL};
+    static const char *const types[] = {"discrete", NULL};
+    int prediction, spacing, schedule, final, only;
     double from, to;
     AY_TRY(refuse(cx, j, refused));
+    AY_TRY(choice(cx, j, "interpolation_type", "linear", interpolations, &only));
+    AY_TRY(choice(cx, j, "timestep_type", "discrete", types, &only));
     AY_TRY(choice(cx, j, "prediction_type", "epsilon", predictions, &prediction));
     AY_TRY(choice(cx, j, "timestep_spacing", r->spacing, spacings, &spacing));
     AY_TRY(choice(cx, j, "beta_schedule", r->betas, schedules, &schedule));

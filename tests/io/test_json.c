@@ -37,6 +37,26 @@ static void test_refusals(void **state) {
 #undef REFUSED
 }
 
+/* Python's words for infinite numbers are read as null where they stand for numbers, and left alone in text. */
+static void test_infinite(void **state) {
+    ay_test *t = *state;
+    static const char text[] = "{\"a\": -Infinity, \"b\": [Infinity,-Infinity], \"-Infinity\": \"\\\"Infinity\", \"c\": -1}";
+    static const char *const bad[] = {"{\"a\": -Infinit", "{\"a\": Infinity", "{\"a\": -", "{\"a\": Infinite}"};
+    const char *path = ay_test_path(t, "infinite.json");
+    json_t *v;
+    ay_test_write(t, path, text, sizeof text - 1);
+    assert_ok(t->cx, ay_json_read(t->cx, path, &v));
+    assert_true(json_is_null(json_object_get(v, "a")));
+    assert_true(json_is_null(json_array_get(json_object_get(v, "b"), 1)));
+    assert_string_equal(json_string_value(json_object_get(v, "-Infinity")), "\"Infinity");
+    assert_int_equal(json_integer_value(json_object_get(v, "c")), -1);
+    json_decref(v);
+    for (int i = 0; i < 4; i++) {
+        ay_test_write(t, path, bad[i], strlen(bad[i]));
+        assert_int_equal(ay_json_read(t->cx, path, &v), ALLOY_E_FORMAT);
+    }
+}
+
 static void test_depth(void **state) {
     ay_test *t = *state;
     enum { N = 200000 };
@@ -147,7 +167,7 @@ static void test_text(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {AY_TEST(test_refusals), AY_TEST(test_depth), AY_TEST(test_members),
+    const struct CMUnitTest tests[] = {AY_TEST(test_refusals), AY_TEST(test_depth), AY_TEST(test_infinite), AY_TEST(test_members),
                                        AY_TEST(test_write_read), AY_TEST(test_text)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

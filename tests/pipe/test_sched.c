@@ -106,6 +106,8 @@ static void test_what_is_refused(void **state) {
         int steps;
     } bad[] = {
         {"{\"_class_name\": \"Dowsing\"}", "Dowsing", 5},
+        {"{\"_class_name\": \"DPMSolverMultistepScheduler\", \"lambda_min_clipped\": -5.1}", "lambda_min_clipped", 5},
+        {"{\"_class_name\": \"EulerDiscreteScheduler\", \"timestep_type\": \"continuous\"}", "timestep_type", 5},
         {"{\"_class_name\": \"DDIMScheduler\", \"prediction_type\": \"aura\"}", "aura", 5},
         {"{\"_class_name\": \"DDIMScheduler\", \"timestep_spacing\": \"wide\"}", "wide", 5},
         {"{\"_class_name\": \"DDIMScheduler\", \"beta_schedule\": \"round\"}", "round", 5},
