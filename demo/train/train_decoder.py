@@ -16,7 +16,7 @@ from train_vae import batch, edge_weight
 
 
 def main():
-    args = arguments(steps=1300, batch=8, rate=1e-3, noise=0.15, seed=5, save_seconds=120)
+    args = arguments(steps=3300, batch=8, rate=1e-3, noise=0.15, free=0.1, seed=5, save_seconds=120)
     torch.manual_seed(args.seed)
     vae = load_vae(os.path.join(args.work, "vae.pt")).to(memory_format=torch.channels_last)
     spread = torch.load(os.path.join(args.work, "latents.pt"))["std"]
@@ -32,7 +32,7 @@ def main():
     log, saved, began = Log(os.path.join(args.work, "decoder.csv"), ["loss", "l1"]), time.time(), time.time() - spent
     while step < args.steps:
         rng, generator = rng_for("decoder", args.seed, step), torch.Generator().manual_seed(args.seed * 1000003 + step)
-        x = batch(rng, args.batch, SIDE).to(memory_format=torch.channels_last)
+        x = batch(rng, args.batch, SIDE, args.free).to(memory_format=torch.channels_last)
         for group in optimizer.param_groups:
             group["lr"] = cosine(step, args.steps, args.rate, args.rate / 50, 50)
         with torch.no_grad():

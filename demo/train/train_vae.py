@@ -21,18 +21,17 @@ def make_vae():
         layers_per_block=1, norm_num_groups=4, use_quant_conv=False, use_post_quant_conv=False)
 
 
-def picture(rng):
-    pick = rng.random()
-    if pick < 0.25:
+def picture(rng, free):
+    if rng.random() < free:
         return free_drawing(rng)
-    return draw(rng, training_scene(rng), "outlined" if pick < 0.32 else "pastel" if pick < 0.39 else "")
+    return draw(rng, training_scene(rng), rng.choices(["", "outlined", "pastel"], [0.8, 0.1, 0.1])[0])
 
 
-def batch(rng, count, side):
+def batch(rng, count, side, free=0.25):
     out = np.empty((count, side, side, 3), np.float32)
     for k in range(count):
         x, y = (rng.randrange(0, SIDE - side + 1) for _ in range(2))
-        full = picture(rng)
+        full = picture(rng, free)
         for _ in range(3):                      # prefer pieces with something on them
             if full[y:y + side, x:x + side].std(axis=(0, 1)).max() > 3:
                 break
