@@ -141,7 +141,7 @@ static const ay_keep_rule keep[] = {
 };
 
 /* transformers 5 saves CLIPTextModel without the prefix that every earlier version wrote. */
-static const ay_alias aliases[] = {{"text_model.*", "*"}, {NULL, NULL}};
+static const ay_alias aliases[] = {{"text_model.*", "*", AY_TAKE_ALL, 0}, {NULL, NULL, AY_TAKE_ALL, 0}};
 static const char *const ignore[] = {"*position_ids", "text_projection.weight", NULL};
 
 static const ay_quant_rule quant_keep[] = {

@@ -230,6 +230,101 @@ static const ay_quant_rule quant_keep[] = {
     {NULL, AY_NONE, NULL},
 };
 
+/* ---- how Black Forest Labs' own code names and fuses the tensors, and what ComfyUI keeps of it ------------------------- */
+
+/* black-forest-labs/flux, src/flux/model.py and modules/layers.py: q, k, v are one product, in the single blocks with the
+ * feed-forward's first layer behind them; the last modulation is shift, scale where diffusers has scale, shift. */
+static const ay_alias bfl_aliases[] = {
+    {"time_text_embed.timestep_embedder.linear_1.*", "time_in.in_layer.*", AY_TAKE_ALL, 0},
+    {"time_text_embed.timestep_embedder.linear_2.*", "time_in.out_layer.*", AY_TAKE_ALL, 0},
+    {"time_text_embed.text_embedder.linear_1.*", "vector_in.in_layer.*", AY_TAKE_ALL, 0},
+    {"time_text_embed.text_embedder.linear_2.*", "vector_in.out_layer.*", AY_TAKE_ALL, 0},
+    {"time_text_embed.guidance_embedder.linear_1.*", "guidance_in.in_layer.*", AY_TAKE_ALL, 0},
+    {"time_text_embed.guidance_embedder.linear_2.*", "guidance_in.out_layer.*", AY_TAKE_ALL, 0},
+    {"context_embedder.*", "txt_in.*", AY_TAKE_ALL, 0},
+    {"x_embedder.*", "img_in.*", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.norm1.linear.*", "double_blocks.*.img_mod.lin.*", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.norm1_context.linear.*", "double_blocks.*.txt_mod.lin.*", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.attn.to_q.*", "double_blocks.*.img_attn.qkv.*", AY_TAKE_PART, 0},
+    {"transformer_blocks.*.attn.to_k.*", "double_blocks.*.img_attn.qkv.*", AY_TAKE_PART, 1},
+    {"transformer_blocks.*.attn.to_v.*", "double_blocks.*.img_attn.qkv.*", AY_TAKE_PART, 2},
+    {"transformer_blocks.*.attn.add_q_proj.*", "double_blocks.*.txt_attn.qkv.*", AY_TAKE_PART, 0},
+    {"transformer_blocks.*.attn.add_k_proj.*", "double_blocks.*.txt_attn.qkv.*", AY_TAKE_PART, 1},
+    {"transformer_blocks.*.attn.add_v_proj.*", "double_blocks.*.txt_attn.qkv.*", AY_TAKE_PART, 2},
+    {"transformer_blocks.*.attn.norm_q.weight", "double_blocks.*.img_attn.norm.query_norm.scale", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.attn.norm_k.weight", "double_blocks.*.img_attn.norm.key_norm.scale", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.attn.norm_added_q.weight", "double_blocks.*.txt_attn.norm.query_norm.scale", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.attn.norm_added_k.weight", "double_blocks.*.txt_attn.norm.key_norm.scale", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.attn.to_out.0.*", "double_blocks.*.img_attn.proj.*", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.attn.to_add_out.*", "double_blocks.*.txt_attn.proj.*", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.ff.net.0.proj.*", "double_blocks.*.img_mlp.0.*", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.ff.net.2.*", "double_blocks.*.img_mlp.2.*", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.ff_context.net.0.proj.*", "double_blocks.*.txt_mlp.0.*", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.ff_context.net.2.*", "double_blocks.*.txt_mlp.2.*", AY_TAKE_ALL, 0},
+    {"single_transformer_blocks.*.norm.linear.*", "single_blocks.*.modulation.lin.*", AY_TAKE_ALL, 0},
+    {"single_transformer_blocks.*.attn.to_q.*", "single_blocks.*.linear1.*", AY_TAKE_PART, 0},
+    {"single_transformer_blocks.*.attn.to_k.*", "single_blocks.*.linear1.*", AY_TAKE_PART, 1},
+    {"single_transformer_blocks.*.attn.to_v.*", "single_blocks.*.linear1.*", AY_TAKE_PART, 2},
+    {"single_transformer_blocks.*.proj_mlp.*", "single_blocks.*.linear1.*", AY_TAKE_LAST, 0},
+    {"single_transformer_blocks.*.attn.norm_q.weight", "single_blocks.*.norm.query_norm.scale", AY_TAKE_ALL, 0},
+    {"single_transformer_blocks.*.attn.norm_k.weight", "single_blocks.*.norm.key_norm.scale", AY_TAKE_ALL, 0},
+    {"single_transformer_blocks.*.proj_out.*", "single_blocks.*.linear2.*", AY_TAKE_ALL, 0},
+    {"norm_out.linear.*", "final_layer.adaLN_modulation.1.*", AY_TAKE_SWAPPED, 0},
+    {"proj_out.*", "final_layer.linear.*", AY_TAKE_ALL, 0},
+    {NULL, NULL, AY_TAKE_ALL, 0},
+};
+static const char *const bfl_keys[] = {"double_blocks.0.img_attn.qkv.weight", "double_blocks.0.img_attn.norm.key_norm.scale",
+                                       "final_layer.adaLN_modulation.1.weight", "img_in.weight", "txt_in.weight", "vector_in.in_layer.weight", NULL};
+static const char *const own_keys[] = {"transformer_blocks.0.attn.to_q.weight", "transformer_blocks.0.attn.norm_k.weight", "norm_out.linear.weight",
+                                       "x_embedder.weight", "context_embedder.weight", "time_text_embed.text_embedder.linear_1.weight",
+                                       "transformer_blocks.0.attn.norm_added_k.weight", NULL};
+
+typedef struct flux_shapes {
+    const ay_type *x, *text, *pooled, *head, *out; /* img_in, txt_in, vector_in, a norm of queries, proj_out */
+    int64_t layers, single_layers;
+    bool guidance;
+} flux_shapes;
+
+static int64_t dim(const ay_type *t, int i) { return t && i < t->rank ? t->dim[i] : 0; }
+
+/* config.json of transformer_flux.py. Every published model has patches of 1 and axes of 1/8, 7/16, 7/16 of a head. */
+static json_t *config_of(const flux_shapes *s, const json_t *base) {
+    int64_t head = dim(s->head, 0), width = dim(s->x, 0), in = dim(s->x, 1), out = dim(s->out, 0), axis = head * 7 / 16 / 2 * 2;
+    if (head < 8 || !width || width % head || !in || !out) return NULL;
+    json_t *axes = json_object_get(base, "axes_dims_rope");
+    axes = axes && json_integer_value(json_object_get(base, "attention_head_dim")) == head
+               ? json_deep_copy(axes)
+               : json_pack("[I, I, I]", (json_int_t)(head - 2 * axis), (json_int_t)axis, (json_int_t)axis);
+    return json_pack("{s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:o}", "_class_name", "FluxTransformer2DModel", "patch_size", 1,
+                     "in_channels", (json_int_t)in, "out_channels", (json_int_t)out, "num_layers", (json_int_t)s->layers, "num_single_layers",
+                     (json_int_t)s->single_layers, "attention_head_dim", (json_int_t)head, "num_attention_heads", (json_int_t)(width / head),
+                     "joint_attention_dim", (json_int_t)dim(s->text, 1), "pooled_projection_dim", (json_int_t)dim(s->pooled, 1), "guidance_embeds",
+                     s->guidance, "axes_dims_rope", axes);
+}
+
+static json_t *derive_bfl(const ay_names *n, const json_t *base) {
+    flux_shapes s = {ay_names_find(n, "img_in.weight"), ay_names_find(n, "txt_in.weight"), ay_names_find(n, "vector_in.in_layer.weight"),
+                     ay_names_find(n, "double_blocks.0.img_attn.norm.key_norm.scale"), ay_names_find(n, "final_layer.linear.weight"),
+                     ay_names_count(n, "double_blocks.", ".img_attn.qkv.weight"), ay_names_count(n, "single_blocks.", ".linear1.weight"),
+                     ay_names_find(n, "guidance_in.in_layer.weight") != NULL};
+    return config_of(&s, base);
+}
+
+static json_t *derive_own(const ay_names *n, const json_t *base) {
+    flux_shapes s = {ay_names_find(n, "x_embedder.weight"), ay_names_find(n, "context_embedder.weight"),
+                     ay_names_find(n, "time_text_embed.text_embedder.linear_1.weight"), ay_names_find(n, "transformer_blocks.0.attn.norm_k.weight"),
+                     ay_names_find(n, "proj_out.weight"), ay_names_count(n, "transformer_blocks.", ".attn.to_q.weight"),
+                     ay_names_count(n, "single_transformer_blocks.", ".attn.to_q.weight"),
+                     ay_names_find(n, "time_text_embed.guidance_embedder.linear_1.weight") != NULL};
+    return config_of(&s, base);
+}
+
+static const ay_naming namings[] = {
+    {.name = "Black Forest Labs", .keys = bfl_keys, .aliases = bfl_aliases, .derive = derive_bfl},
+    {.name = "diffusers", .keys = own_keys, .derive = derive_own},
+    {.name = NULL},
+};
+
 static const char *const f32_inputs[] = {"timestep", "guidance", "img_ids", "txt_ids", NULL};
 
 const ay_arch ay_arch_flux = {
@@ -240,4 +335,5 @@ const ay_arch ay_arch_flux = {
     .keep = keep,
     .f32_inputs = f32_inputs,
     .quant_keep = quant_keep,
+    .namings = namings,
 };

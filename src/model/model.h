@@ -18,11 +18,63 @@ typedef struct ay_sizes {
     int64_t text_length;   /* tokens */
 } ay_sizes;
 
-/** Names in a checkpoint that differ from the ones the graph asks for. */
+typedef struct ay_arch ay_arch;
+
+/* ---- names in checkpoints (naming.c) ------------------------------------------------------------------------------- */
+
+/** What of a checkpoint's tensor a parameter is. */
+typedef enum ay_take {
+    AY_TAKE_ALL,
+    AY_TAKE_PART,      /* rows [part * n, (part + 1) * n) of the first dimension, n the parameter's own: fused q, k, v */
+    AY_TAKE_LAST,      /* its last n rows */
+    AY_TAKE_SWAPPED,   /* the second half of the rows, then the first */
+    AY_TAKE_TRANSPOSED /* a matrix, columns for rows */
+} ay_take;
+
+/** A name in a checkpoint that differs from the one the graph asks for. Every '*' stands for any text, and is carried over
+ *  in order. */
 typedef struct ay_alias {
-    const char *name;  /* as the graph has it: a prefix if it ends in '*', the rest is carried over */
-    const char *found; /* as the checkpoint may have it, the same way */
+    const char *name;  /* as the graph has it; NULL ends a list */
+    const char *found; /* as the checkpoint may have it */
+    ay_take take;
+    int part; /* of AY_TAKE_PART */
 } ay_alias;
+
+/** How one parameter lies in a checkpoint. */
+typedef struct ay_recipe {
+    char name[256];
+    ay_take take;
+    int part;
+} ay_recipe;
+
+/** Tensors by name, for telling from their shapes what a checkpoint is. Names are the naming's own, without prefix. */
+typedef struct ay_names {
+    const ay_type *(*find)(const struct ay_names *n, const char *name);
+    const void *user;
+} ay_names;
+/** The tensor's type, or NULL. The name is formatted. */
+const ay_type *ay_names_find(const ay_names *n, const char *fmt, ...) AY_PRINTF(2, 3);
+/** How many there are: the first i from 0 for which there is no tensor BEFORE i AFTER. */
+int64_t ay_names_count(const ay_names *n, const char *before, const char *after);
+
+/** One way in which an architecture's checkpoints are written by somebody: the names, and what their shapes say. */
+typedef struct ay_naming {
+    const char *name;        /* "LDM": for people; NULL ends a list */
+    const char *const *keys; /* tensors that every such checkpoint has, and no other naming's; NULL ends */
+    /** Where blocks are counted otherwise: the name of a parameter as the aliases below take it. NULL: the graph's own. */
+    bool (*rename)(const void *cfg, const char *name, char *text, size_t cap);
+    const ay_alias *aliases;   /* the first that the checkpoint has a tensor for; NULL: the architecture's own */
+    const char *const *ignore; /* as the architecture's; NULL: those */
+    /** config.json as the shapes tell it. What they do not say comes from `base` (a config.json that fits the same widths; may be
+     *  NULL), else from the published models. NULL: such a checkpoint cannot say what it is. */
+    json_t *(*derive)(const ay_names *tensors, const json_t *base);
+} ay_naming;
+
+/** The k-th way in which a checkpoint may hold the parameter `name`: 0 is that name itself (as rename() has it), from 1 on the
+ *  aliases that match; false where there is no further one. `naming` may be NULL: the architecture's own names. */
+bool ay_recipe_of(const ay_arch *arch, const ay_naming *naming, const void *cfg, const char *name, int k, ay_recipe *out);
+/** Whether the naming's keys are all there. */
+bool ay_naming_fits(const ay_naming *naming, const ay_names *tensors);
 
 /** Keep in float32 where a float16 package is made: nodes by scope pattern and op (AY_OP_COUNT: any). First match wins. */
 typedef struct ay_keep_rule {
@@ -39,7 +91,7 @@ typedef struct ay_quant_rule {
     const char *reason;
 } ay_quant_rule;
 
-typedef struct ay_arch {
+struct ay_arch {
     const char *class_name; /* as config.json calls it: _class_name or architectures[0] */
     const char *graph_kind; /* which graph of the class: "" or "encoder" / "decoder" */
     /** Parses a config.json into the architecture's own struct in `arena`; `what` names the file in errors. */
@@ -51,7 +103,8 @@ typedef struct ay_arch {
     const ay_alias *aliases;       /* name NULL ends; may be NULL */
     const char *const *ignore;     /* glob patterns of checkpoint tensors that are rightly unused */
     const ay_quant_rule *quant_keep; /* may be NULL */
-} ay_arch;
+    const ay_naming *namings; /* how others write its checkpoints; name NULL ends; may be NULL */
+};
 
 /** The architecture of a class (and kind), or NULL. */
 const ay_arch *ay_arch_find(const char *class_name, const char *graph_kind);

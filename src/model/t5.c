@@ -141,7 +141,7 @@ static const ay_keep_rule keep[] = {
 };
 
 /* Some checkpoints hold the tied embedding under its second name, or under both. */
-static const ay_alias aliases[] = {{"shared.weight", "encoder.embed_tokens.weight"}, {NULL, NULL}};
+static const ay_alias aliases[] = {{"shared.weight", "encoder.embed_tokens.weight", AY_TAKE_ALL, 0}, {NULL, NULL, AY_TAKE_ALL, 0}};
 static const char *const ignore[] = {"encoder.embed_tokens.weight", "decoder.*", "lm_head.weight", NULL};
 
 static const ay_quant_rule quant_keep[] = {

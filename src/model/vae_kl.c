@@ -156,15 +156,11 @@ static void build_encoder(ay_graph *g, const void *cfg, const ay_sizes *s) {
 
 /* diffusers/models/attention_processor.py and modeling_utils.py, _convert_deprecated_attention_blocks */
 static const ay_alias aliases[] = {
-    {"decoder.mid_block.attentions.0.to_q.*", "decoder.mid_block.attentions.0.query.*"},
-    {"decoder.mid_block.attentions.0.to_k.*", "decoder.mid_block.attentions.0.key.*"},
-    {"decoder.mid_block.attentions.0.to_v.*", "decoder.mid_block.attentions.0.value.*"},
-    {"decoder.mid_block.attentions.0.to_out.0.*", "decoder.mid_block.attentions.0.proj_attn.*"},
-    {"encoder.mid_block.attentions.0.to_q.*", "encoder.mid_block.attentions.0.query.*"},
-    {"encoder.mid_block.attentions.0.to_k.*", "encoder.mid_block.attentions.0.key.*"},
-    {"encoder.mid_block.attentions.0.to_v.*", "encoder.mid_block.attentions.0.value.*"},
-    {"encoder.mid_block.attentions.0.to_out.0.*", "encoder.mid_block.attentions.0.proj_attn.*"},
-    {NULL, NULL},
+    {"*.attentions.0.to_q.*", "*.attentions.0.query.*", AY_TAKE_ALL, 0},
+    {"*.attentions.0.to_k.*", "*.attentions.0.key.*", AY_TAKE_ALL, 0},
+    {"*.attentions.0.to_v.*", "*.attentions.0.value.*", AY_TAKE_ALL, 0},
+    {"*.attentions.0.to_out.0.*", "*.attentions.0.proj_attn.*", AY_TAKE_ALL, 0},
+    {NULL, NULL, AY_TAKE_ALL, 0},
 };
 static const ay_keep_rule keep[] = {{NULL, AY_OP_COUNT, AY_NONE, NULL}};
 static const char *const decoder_ignore[] = {"encoder.*", "quant_conv.*", NULL};

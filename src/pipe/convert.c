@@ -173,8 +173,8 @@ static alloy_status build_parts(conversion *v) {
             const ay_node *n = &v->graphs[i]->nodes[k];
             if (n->op != AY_OP_PARAM) continue;
             v->weights += weight_bytes(n->weight);
-            const ay_st_tensor *t = ay_source_find(v->sources[i], p->arch, n->name, NULL);
-            if (t) v->total += t->bytes;
+            ay_origin o;
+            if (ay_source_find(v->sources[i], p->arch, n->name, &n->type, &o)) v->total += ay_origin_bytes(&o, 0, ay_type_count(&o.type));
         }
     }
     return ALLOY_OK;
@@ -204,7 +204,7 @@ static alloy_status stream_param(void *user, const ay_node *param, ay_part part,
     conversion *v = user;
     put_adapter a = {out, v};
     if (ay_part_quant_has(v->how, param)) return ay_part_quant_stream(v->how, v->from, v->part->arch, param, part, out, count_done, v);
-    return ay_source_stream(v->cx, v->from, v->part->arch, param->name, param->weight->data_dtype, put_piece, &a, &v->done);
+    return ay_source_stream(v->cx, v->from, v->part->arch, param->name, &param->type, param->weight->data_dtype, put_piece, &a, &v->done);
 }
 
 static json_t *sizes_json(const ay_sizes *s) {

@@ -30,8 +30,7 @@ typedef struct item {
 } item;
 
 typedef struct sample {
-    const ay_safetensors *file;
-    const ay_st_tensor *t;
+    ay_origin from;
     int64_t rows, row_len, every; /* of the sample: row i is row i * every of the tensor */
 } sample;
 
@@ -39,7 +38,7 @@ static void read_sample(void *user, int64_t begin, int64_t count, float *out) {
     const sample *s = user;
     while (count > 0) {
         int64_t row = begin / s->row_len, at = begin % s->row_len, n = ay_min_i64(count, s->row_len - at);
-        ay_convert_to_f32(s->t->type.dtype, ay_st_data(s->file, s->t), row * s->every * s->row_len + at, n, out);
+        ay_origin_read(&s->from, row * s->every * s->row_len + at, n, out);
         begin += n;
         out += n;
         count -= n;
@@ -64,9 +63,8 @@ static alloy_status measure(ay_ctx *cx, const ay_quant_record *r, ay_quant_kind 
 }
 
 static alloy_status make_item(ay_part_quant *q, ay_quant_record *r, const ay_source *from, const ay_arch *arch, item *it) {
-    sample s = {0};
-    s.t = ay_source_find(from, arch, r->name, &s.file);
-    if (!s.t) return ay_fail(q->cx, ALLOY_E_MISMATCH, "no tensor \"%s\"", r->name);
+    sample s = {.rows = 0};
+    if (!ay_source_find(from, arch, r->name, &r->type, &s.from)) return ay_fail(q->cx, ALLOY_E_MISMATCH, "no tensor \"%s\"", r->name);
     int64_t count = ay_type_count(&r->type), rows = r->type.dim[0];
     s.rows = ay_min_i64(rows, SAMPLE_ROWS);
     s.every = rows / s.rows;
@@ -82,7 +80,7 @@ static alloy_status make_item(ay_part_quant *q, ay_quant_record *r, const ay_sou
         it->n++;
         if (ladder[r->kind][k] == AY_QUANT_NONE) break;
     }
-    ay_map_drop(&s.file->map, s.t->offset, s.t->bytes);
+    ay_origin_drop(&s.from, 0, count);
     return ay_check_stop(q->cx);
 }
 

@@ -137,8 +137,7 @@ bool ay_part_quant_has(const ay_part_quant *q, const ay_node *param) {
 }
 
 typedef struct rows_of {
-    const ay_safetensors *file;
-    const ay_st_tensor *t;
+    ay_origin from;
     ay_sink *out;
     void (*passed)(void *user, uint64_t bytes);
     void *user;
@@ -146,14 +145,13 @@ typedef struct rows_of {
 
 static void read_rows(void *user, int64_t begin, int64_t count, float *out) {
     const rows_of *r = user;
-    ay_convert_to_f32(r->t->type.dtype, ay_st_data(r->file, r->t), begin, count, out);
+    ay_origin_read(&r->from, begin, count, out);
 }
 
 static void rows_passed(void *user, int64_t begin, int64_t end, bool last) {
     const rows_of *r = user;
-    size_t from = ay_dtype_bytes(r->t->type.dtype, begin), bytes = ay_dtype_bytes(r->t->type.dtype, end) - from;
-    ay_map_drop(&r->file->map, r->t->offset + from, bytes);
-    if (last && r->passed) r->passed(r->user, bytes);
+    ay_origin_drop(&r->from, begin, end);
+    if (last && r->passed) r->passed(r->user, ay_origin_bytes(&r->from, begin, end));
 }
 
 static alloy_status put_data(void *user, const void *bytes, size_t n) {
@@ -168,7 +166,7 @@ static alloy_status quantize(ay_part_quant *q, rows_of *r, const ay_quant_record
     alloy_status st = ay_quantize(q->cx, record->name, &record->weight, record->factors != NULL, &rows, put_data, r,
                                   &q->parts);
     if (st != ALLOY_OK) {
-        if (st != ALLOY_E_CANCELLED) ay_fail_prefix(q->cx, "%s: ", r->file->path);
+        if (st != ALLOY_E_CANCELLED) ay_fail_prefix(q->cx, "%s: ", r->from.file->path);
         return st;
     }
     q->at = record;
@@ -182,8 +180,7 @@ alloy_status ay_part_quant_stream(ay_part_quant *q, const ay_source *from, const
     const ay_quant_record *factors = find(q, param->name, true), *r = factors ? factors : find(q, param->name, false);
     bool data = !factors && part == AY_PART_DATA;
     rows_of rows = {.out = data ? out : NULL, .passed = data ? passed : NULL, .user = user};
-    rows.t = ay_source_find(from, arch, r->name, &rows.file);
-    if (!rows.t) return ay_fail(q->cx, ALLOY_E_MISMATCH, "no tensor \"%s\"", r->name);
+    if (!ay_source_find(from, arch, r->name, &r->type, &rows.from)) return ay_fail(q->cx, ALLOY_E_MISMATCH, "no tensor \"%s\"", r->name);
     if (data || q->at != r) AY_TRY(quantize(q, &rows, r));
     if (data) return ALLOY_OK;
     const ay_weight *w = &r->weight;

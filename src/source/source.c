@@ -1,24 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * Component folders: which files, which tensors, and whether they are what the graph asks for.
+ * Which files a source is, which of their tensors it looks at, and whether they are what the graph asks for.
  */
-#include "source/source.h"
+#include "source/source_internal.h"
 
-#include "base/half.h"
-#include "base/pool.h"
 #include "base/sha256.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-struct ay_source {
-    ay_arena *arena;
-    char *dir;
-    ay_safetensors **files;
-    int n_files;
-};
 
 static bool ends_with(const char *s, const char *end) {
     size_t n = strlen(s), m = strlen(end);
@@ -34,15 +24,18 @@ static bool is_variant(const char *name) {
     return dot[12] != 0 && strcmp(dot + 12, ".index.json") != 0;
 }
 
-static alloy_status add_file(ay_ctx *cx, ay_source *s, const char *name) {
-    char *path = ay_path_join(s->arena, s->dir, name);
-    if (!path) return ay_nomem(cx);
+static alloy_status add_path(ay_ctx *cx, ay_source *s, const char *path) {
     ay_safetensors **more = realloc(s->files, (size_t)(s->n_files + 1) * sizeof *more);
     if (!more) return ay_nomem(cx);
     s->files = more;
     AY_TRY(ay_st_open(cx, path, &s->files[s->n_files]));
     s->n_files++;
     return ALLOY_OK;
+}
+
+static alloy_status add_file(ay_ctx *cx, ay_source *s, const char *name) {
+    char *path = ay_path_join(s->arena, s->dir, name);
+    return path ? add_path(cx, s, path) : ay_nomem(cx);
 }
 
 static bool already_open(const ay_source *s, const char *name) {
@@ -118,13 +111,16 @@ static alloy_status open_files(ay_ctx *cx, ay_source *s) {
     return add_file(cx, s, single);
 }
 
-alloy_status ay_source_open(ay_ctx *cx, const char *dir, ay_source **out) {
+static alloy_status open_file(ay_ctx *cx, ay_source *s) { return add_path(cx, s, s->dir); }
+
+static alloy_status open_with(ay_ctx *cx, const char *path, alloy_status (*files)(ay_ctx *cx, ay_source *s), ay_source **out) {
     *out = NULL;
     ay_source *s = calloc(1, sizeof *s);
     if (!s) return ay_nomem(cx);
     s->arena = ay_arena_new();
-    s->dir = s->arena ? ay_strdup(s->arena, dir) : NULL;
-    alloy_status st = s->dir ? open_files(cx, s) : ay_nomem(cx);
+    s->dir = s->arena ? ay_strdup(s->arena, path) : NULL;
+    s->prefix = "";
+    alloy_status st = s->dir ? files(cx, s) : ay_nomem(cx);
     if (st != ALLOY_OK) {
         ay_source_close(&s);
         return st;
@@ -132,6 +128,9 @@ alloy_status ay_source_open(ay_ctx *cx, const char *dir, ay_source **out) {
     *out = s;
     return ALLOY_OK;
 }
+
+alloy_status ay_source_open(ay_ctx *cx, const char *dir, ay_source **out) { return open_with(cx, dir, open_files, out); }
+alloy_status ay_source_open_file(ay_ctx *cx, const char *path, ay_source **out) { return open_with(cx, path, open_file, out); }
 
 void ay_source_close(ay_source **s) {
     if (!s || !*s) return;
@@ -177,6 +176,13 @@ void ay_source_hash(const ay_source *s, char hex[65]) {
 
 /* ---- names --------------------------------------------------------------------------------------------------------- */
 
+void ay_source_focus(ay_source *s, const char *prefix, bool flat, const ay_naming *naming, const void *cfg) {
+    s->prefix = prefix;
+    s->flat = flat;
+    s->naming = naming;
+    s->cfg = cfg;
+}
+
 static const ay_st_tensor *find_exact(const ay_source *s, const char *name, const ay_safetensors **file) {
     for (int i = 0; i < s->n_files; i++) {
         const ay_st_tensor *t = ay_st_find(s->files[i], name);
@@ -188,49 +194,33 @@ static const ay_st_tensor *find_exact(const ay_source *s, const char *name, cons
     return NULL;
 }
 
-/* `name` rewritten by one alias row into `text`; false if the row does not apply. */
-static bool apply_alias(const ay_alias *a, const char *name, char *text, size_t cap) {
-    size_t n = strlen(a->name), m = strlen(a->found);
-    if (a->name[n - 1] != '*') {
-        if (strcmp(a->name, name) != 0 || m >= cap) return false;
-        memcpy(text, a->found, m + 1);
-        return true;
+const ay_st_tensor *ay_source_tensor(const ay_source *s, const char *name, const ay_safetensors **file) {
+    char text[512];
+    if (!*s->prefix) return find_exact(s, name, file);
+    size_t at = strlen(s->prefix), n = strlen(name);
+    if (at + n >= sizeof text) return NULL;
+    memcpy(text, s->prefix, at);
+    for (size_t i = 0; i < n; i++) {
+        if (!s->flat || name[i] != '.') text[at++] = name[i];
     }
-    if (strncmp(a->name, name, n - 1) != 0) return false;
-    const char *rest = name + n - 1;
-    if (m - 1 + strlen(rest) >= cap) return false;
-    memcpy(text, a->found, m - 1);
-    strcpy(text + m - 1, rest);
-    return true;
+    text[at] = 0;
+    return find_exact(s, text, file);
 }
 
-const ay_st_tensor *ay_source_find(const ay_source *s, const ay_arch *arch, const char *name, const ay_safetensors **file) {
-    const ay_st_tensor *t = find_exact(s, name, file);
-    for (const ay_alias *a = arch->aliases; !t && a && a->name; a++) {
-        char text[512];
-        if (apply_alias(a, name, text, sizeof text)) t = find_exact(s, text, file);
-    }
-    return t;
+static const ay_type *find_type(const ay_names *n, const char *name) {
+    const ay_st_tensor *t = ay_source_tensor(n->user, name, NULL);
+    return t ? &t->type : NULL;
 }
 
-/* Equal, but for trailing dimensions of one: a 1x1 convolution may stand where a linear layer is asked for. */
-static bool same_shape(const ay_type *a, const ay_type *b) {
-    int n = a->rank < b->rank ? a->rank : b->rank;
-    for (int i = 0; i < n; i++) {
-        if (a->dim[i] != b->dim[i]) return false;
-    }
-    for (int i = n; i < a->rank; i++) {
-        if (a->dim[i] != 1) return false;
-    }
-    for (int i = n; i < b->rank; i++) {
-        if (b->dim[i] != 1) return false;
-    }
-    return true;
-}
+ay_names ay_source_names(const ay_source *s) { return (ay_names){find_type, s}; }
 
-static bool ignored(const ay_arch *arch, const char *name) {
-    for (const char *const *p = arch->ignore; p && *p; p++) {
-        if (ay_glob(*p, name)) return true;
+/* Whether it is no business of the part that is looked at, or rightly unused there. */
+static bool ignored(const ay_source *s, const ay_arch *arch, const char *name) {
+    size_t n = strlen(s->prefix);
+    if (strncmp(name, s->prefix, n) != 0) return true;
+    const char *const *p = s->naming && s->naming->ignore ? s->naming->ignore : arch->ignore;
+    for (; p && *p; p++) {
+        if (ay_glob(*p, name + n)) return true;
     }
     return false;
 }
@@ -244,41 +234,71 @@ static void note(findings *f, int *count, const char *kind, const char *name, co
     if (++*count <= 2000) ay_buf_printf(&f->text, "\n  %s: %s%s%s", kind, name, *more ? ": " : "", more);
 }
 
-static int compare_tensors(const void *a, const void *b) {
-    const ay_st_tensor *const *x = a, *const *y = b;
-    return *x < *y ? -1 : *x > *y;
+typedef struct use {
+    const ay_st_tensor *tensor;
+    int64_t elements;
+} use;
+
+static int compare_uses(const void *a, const void *b) {
+    const use *x = a, *y = b;
+    return x->tensor < y->tensor ? -1 : x->tensor > y->tensor;
 }
 
-static alloy_status collect(ay_ctx *cx, const ay_source *s, const ay_graph *g, const ay_arch *arch, findings *f) {
-    const ay_st_tensor **used = calloc((size_t)g->n_nodes + 1, sizeof *used);
-    if (!used) return ay_nomem(cx);
-    size_t n_used = 0;
-    for (int i = 0; i < g->n_nodes; i++) {
-        const ay_node *n = &g->nodes[i];
-        if (n->op != AY_OP_PARAM) continue;
-        const ay_st_tensor *t = ay_source_find(s, arch, n->name, NULL);
-        if (!t) {
-            note(f, &f->missing, "missing", n->name, "");
-            continue;
-        }
-        used[n_used++] = t;
-        char found[160], wanted[160], both[400];
-        ay_type_text(&t->type, found);
-        ay_type_text(&n->type, wanted);
-        snprintf(both, sizeof both, "found %s, expected %s", found, strchr(wanted, '['));
-        if (!same_shape(&t->type, &n->type)) note(f, &f->misshapen, "wrong shape", n->name, both);
-        else if (!ay_dtype_is_float(t->type.dtype)) note(f, &f->dtype, "wrong dtype", n->name, both);
+/* One row for each tensor: the parameters made of it together. */
+static size_t sum_uses(use *u, size_t n) {
+    size_t at = 0;
+    if (n) qsort(u, n, sizeof *u, compare_uses);
+    for (size_t i = 0; i < n; i++) {
+        if (at && u[at - 1].tensor == u[i].tensor) u[at - 1].elements += u[i].elements;
+        else u[at++] = u[i];
     }
-    qsort(used, n_used, sizeof *used, compare_tensors);
+    return at;
+}
+
+static void check_param(const ay_node *n, const ay_origin *o, findings *f) {
+    char found[160], wanted[160], both[400];
+    ay_type_text(&o->found, found);
+    ay_type_text(&n->type, wanted);
+    snprintf(both, sizeof both, "found %s, expected %s", found, strchr(wanted, '['));
+    if (!o->fits) note(f, &f->misshapen, "wrong shape", n->name, both);
+    else if (!ay_dtype_is_float(o->found.dtype)) note(f, &f->dtype, "wrong dtype", n->name, both);
+}
+
+static void find_unused(const ay_source *s, const ay_arch *arch, const use *uses, size_t n_uses, findings *f) {
     for (int i = 0; i < s->n_files; i++) {
         for (int k = 0; k < s->files[i]->n; k++) {
             const ay_st_tensor *t = &s->files[i]->tensors[k];
-            if (ignored(arch, t->name) || bsearch(&t, used, n_used, sizeof *used, compare_tensors)) continue;
-            char found[160];
-            note(f, &f->unused, "unused", t->name, ay_type_text(&t->type, found));
+            use key = {t, 0};
+            if (ignored(s, arch, t->name)) continue;
+            const use *u = bsearch(&key, uses, n_uses, sizeof key, compare_uses);
+            int64_t all = ay_type_count(&t->type);
+            char found[160], text[256];
+            if (u && u->elements >= all) continue;
+            ay_type_text(&t->type, found);
+            if (u) snprintf(text, sizeof text, "only %lld of the elements of %s", (long long)u->elements, found);
+            note(f, &f->unused, u ? "used in part" : "unused", t->name, u ? text : found);
         }
     }
-    free(used);
+}
+
+static alloy_status collect(ay_ctx *cx, const ay_source *s, const ay_graph *g, const ay_arch *arch, findings *f) {
+    use *uses = calloc((size_t)g->n_nodes + 1, sizeof *uses);
+    if (!uses) return ay_nomem(cx);
+    size_t n_uses = 0;
+    for (int i = 0; i < g->n_nodes; i++) {
+        const ay_node *n = &g->nodes[i];
+        ay_origin o;
+        if (n->op != AY_OP_PARAM) continue;
+        if (!ay_source_find(s, arch, n->name, &n->type, &o)) {
+            note(f, &f->missing, "missing", n->name, "");
+            continue;
+        }
+        check_param(n, &o, f);
+        uses[n_uses++] = (use){o.tensor, o.fits ? ay_type_count(&n->type) : ay_type_count(&o.found)};
+    }
+    n_uses = sum_uses(uses, n_uses);
+    find_unused(s, arch, uses, n_uses, f);
+    free(uses);
     return ALLOY_OK;
 }
 
@@ -293,79 +313,4 @@ alloy_status ay_source_check(ay_ctx *cx, const ay_source *s, const ay_graph *g, 
     }
     ay_buf_free(&f.text);
     return st;
-}
-
-/* ---- numbers --------------------------------------------------------------------------------------------------------- */
-
-enum { PIECE = 1 << 18 }; /* elements converted by one tile */
-
-typedef struct convert_job {
-    ay_dtype from, to;
-    const uint8_t *in;
-    uint8_t *out;
-    int64_t begin, count; /* elements */
-    float *scratch;       /* PIECE floats a thread */
-    atomic_llong beyond;  /* index of a finite value that left half's range, or -1 */
-} convert_job;
-
-static void convert_tile(void *arg, int64_t tile, int thread) {
-    convert_job *j = arg;
-    int64_t at = tile * PIECE, n = ay_min_i64(PIECE, j->count - at);
-    float *f = j->scratch + (size_t)thread * PIECE;
-    ay_convert_to_f32(j->from, j->in, j->begin + at, n, f);
-    ay_convert_from_f32(j->to, f, n, j->out + ay_dtype_bytes(j->to, at));
-    if (j->to != AY_F16) return;
-    float peak = 0;
-    for (int64_t i = 0; i < n; i++) peak = fabsf(f[i]) > peak && isfinite(f[i]) ? fabsf(f[i]) : peak;
-    if (peak < 65520.0f) return;
-    for (int64_t i = 0; i < n; i++) {
-        if (isfinite(f[i]) && fabsf(f[i]) >= 65520.0f) atomic_store(&j->beyond, j->begin + at + i);
-    }
-}
-
-static alloy_status stream_converted(ay_ctx *cx, const ay_safetensors *file, const ay_st_tensor *t, ay_dtype dtype, ay_put_fn put, void *user,
-                                     uint64_t *done) {
-    int threads = ay_pool_threads(cx->pool);
-    int64_t total = ay_type_count(&t->type), batch = (int64_t)PIECE * ay_min_i64(4 * threads, 32);
-    convert_job j = {.from = t->type.dtype, .to = dtype, .in = ay_st_data(file, t), .beyond = -1};
-    j.scratch = malloc((size_t)threads * PIECE * sizeof(float));
-    j.out = malloc(ay_dtype_bytes(dtype, ay_min_i64(batch, total)) + 1);
-    alloy_status st = j.scratch && j.out ? ALLOY_OK : ay_nomem(cx);
-    for (int64_t at = 0; at < total && st == ALLOY_OK; at += batch) {
-        j.begin = at;
-        j.count = ay_min_i64(batch, total - at);
-        ay_parallel(cx->pool, ay_div_up(j.count, PIECE), convert_tile, &j, &cx->stop);
-        st = ay_check_stop(cx);
-        long long beyond = atomic_load(&j.beyond);
-        if (st == ALLOY_OK && beyond >= 0) {
-            float v;
-            ay_convert_to_f32(t->type.dtype, j.in, beyond, 1, &v);
-            st = ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: \"%s\" has %g at element %lld, beyond float16's 65504; convert with --quantization float32",
-                         file->path, t->name, (double)v, beyond);
-        }
-        if (st == ALLOY_OK) st = put(user, j.out, ay_dtype_bytes(dtype, j.count));
-        size_t from = ay_dtype_bytes(t->type.dtype, at), bytes = ay_dtype_bytes(t->type.dtype, j.count);
-        ay_map_drop(&file->map, t->offset + from, bytes);
-        if (done) *done += bytes;
-    }
-    free(j.scratch);
-    free(j.out);
-    return st;
-}
-
-alloy_status ay_source_stream(ay_ctx *cx, const ay_source *s, const ay_arch *arch, const char *name, ay_dtype dtype, ay_put_fn put, void *user,
-                              uint64_t *done) {
-    const ay_safetensors *file = NULL;
-    const ay_st_tensor *t = ay_source_find(s, arch, name, &file);
-    if (!t) return ay_fail(cx, ALLOY_E_MISMATCH, "%s: no tensor \"%s\"", s->dir, name);
-    if (t->type.dtype != dtype) return stream_converted(cx, file, t, dtype, put, user, done);
-    const size_t step = (size_t)16 << 20;
-    for (size_t at = 0; at < t->bytes; at += step) {
-        size_t n = t->bytes - at < step ? t->bytes - at : step;
-        AY_TRY(put(user, (const uint8_t *)ay_st_data(file, t) + at, n));
-        ay_map_drop(&file->map, t->offset + at, n);
-        if (done) *done += n;
-        AY_TRY(ay_check_stop(cx));
-    }
-    return ALLOY_OK;
 }
