@@ -12,6 +12,7 @@
 #include "model/model.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 typedef struct clip_config {
@@ -144,6 +145,109 @@ static const ay_keep_rule keep[] = {
 static const ay_alias aliases[] = {{"text_model.*", "*", AY_TAKE_ALL, 0}, {NULL, NULL, AY_TAKE_ALL, 0}};
 static const char *const ignore[] = {"*position_ids", "text_projection.weight", NULL};
 
+/* ---- how OpenCLIP writes it (mlfoundations/open_clip, src/open_clip/transformer.py): q, k, v as one product, the projection
+ * as a matrix that stands behind its vector. Stable Diffusion 2 and XL's checkpoints hold the encoder so. ------------------ */
+
+static const ay_alias open_aliases[] = {
+    {"text_model.embeddings.token_embedding.weight", "token_embedding.weight", AY_TAKE_ALL, 0},
+    {"text_model.embeddings.position_embedding.weight", "positional_embedding", AY_TAKE_ALL, 0},
+    {"text_model.encoder.layers.*.layer_norm1.*", "transformer.resblocks.*.ln_1.*", AY_TAKE_ALL, 0},
+    {"text_model.encoder.layers.*.layer_norm2.*", "transformer.resblocks.*.ln_2.*", AY_TAKE_ALL, 0},
+    {"text_model.encoder.layers.*.self_attn.q_proj.*", "transformer.resblocks.*.attn.in_proj_*", AY_TAKE_PART, 0},
+    {"text_model.encoder.layers.*.self_attn.k_proj.*", "transformer.resblocks.*.attn.in_proj_*", AY_TAKE_PART, 1},
+    {"text_model.encoder.layers.*.self_attn.v_proj.*", "transformer.resblocks.*.attn.in_proj_*", AY_TAKE_PART, 2},
+    {"text_model.encoder.layers.*.self_attn.out_proj.*", "transformer.resblocks.*.attn.out_proj.*", AY_TAKE_ALL, 0},
+    {"text_model.encoder.layers.*.mlp.fc1.*", "transformer.resblocks.*.mlp.c_fc.*", AY_TAKE_ALL, 0},
+    {"text_model.encoder.layers.*.mlp.fc2.*", "transformer.resblocks.*.mlp.c_proj.*", AY_TAKE_ALL, 0},
+    {"text_model.final_layer_norm.*", "ln_final.*", AY_TAKE_ALL, 0},
+    {"text_projection.weight", "text_projection", AY_TAKE_TRANSPOSED, 0},
+    {NULL, NULL, AY_TAKE_ALL, 0},
+};
+static const char *const open_keys[] = {"transformer.resblocks.0.attn.in_proj_weight", "token_embedding.weight", "positional_embedding", NULL};
+static const char *const open_ignore[] = {"logit_scale", "attn_mask", "text_projection", "visual.*", "transformer.resblocks.*", NULL};
+static const char *const open_ignore_projected[] = {"logit_scale", "attn_mask", "visual.*", NULL};
+/* transformers' own names, and the same without text_model. */
+static const char *const own_keys[] = {"text_model.embeddings.token_embedding.weight", "text_model.encoder.layers.0.self_attn.q_proj.weight", NULL};
+static const char *const bare_keys[] = {"embeddings.token_embedding.weight", "encoder.layers.0.self_attn.q_proj.weight", NULL};
+
+static int64_t dim(const ay_type *t, int i) { return t && i < t->rank ? t->dim[i] : 0; }
+
+typedef struct clip_shapes {
+    const ay_type *tokens, *positions, *inner, *projection; /* [vocab, D], [P, D], [I, D], [P, D] or as found */
+    int64_t layers;
+    const char *act;
+} clip_shapes;
+
+/* The activation is OpenAI's quick form in CLIP-L and the exact one in OpenCLIP's; every published encoder has heads of 64
+ * numbers (open_clip, model_configs/ViT-H-14.json, ViT-bigG-14.json; openai/clip-vit-large-patch14, config.json). */
+static json_t *config_of(const clip_shapes *s, const char *class_name, int64_t projection, const json_t *base) {
+    int64_t width = dim(s->tokens, 1);
+    if (!width || !s->positions || !s->inner || !s->layers) return NULL;
+    json_t *j = json_pack("{s:[s], s:s, s:I, s:I, s:I, s:I, s:I}", "architectures", class_name, "model_type", "clip_text_model", "vocab_size",
+                          (json_int_t)dim(s->tokens, 0), "hidden_size", (json_int_t)width, "intermediate_size", (json_int_t)dim(s->inner, 0),
+                          "num_hidden_layers", (json_int_t)s->layers, "max_position_embeddings", (json_int_t)dim(s->positions, 0));
+    if (j && projection) json_object_set_new(j, "projection_dim", json_integer(projection));
+    if (j && !json_object_get(base, "num_attention_heads")) {
+        json_object_set_new(j, "num_attention_heads", json_integer(ay_max_i64(width / 64, 1)));
+    }
+    if (j && !json_object_get(base, "hidden_act")) json_object_set_new(j, "hidden_act", json_string(s->act));
+    return j;
+}
+
+static json_t *derive_hf(const ay_names *n, const char *before, const char *class_name, const json_t *base) {
+    char layers[64];
+    snprintf(layers, sizeof layers, "%sencoder.layers.", before);
+    clip_shapes s = {.tokens = ay_names_find(n, "%sembeddings.token_embedding.weight", before),
+                     .positions = ay_names_find(n, "%sembeddings.position_embedding.weight", before),
+                     .inner = ay_names_find(n, "%s0.mlp.fc1.weight", layers),
+                     .projection = ay_names_find(n, "text_projection.weight"),
+                     .layers = ay_names_count(n, layers, ".self_attn.q_proj.weight"),
+                     .act = dim(ay_names_find(n, "%sembeddings.token_embedding.weight", before), 1) > 768 ? "gelu" : "quick_gelu"};
+    return config_of(&s, class_name, dim(s.projection, 0), base);
+}
+
+static clip_shapes open_shapes(const ay_names *n) {
+    return (clip_shapes){.tokens = ay_names_find(n, "token_embedding.weight"),
+                         .positions = ay_names_find(n, "positional_embedding"),
+                         .inner = ay_names_find(n, "transformer.resblocks.0.mlp.c_fc.weight"),
+                         .projection = ay_names_find(n, "text_projection"),
+                         .layers = ay_names_count(n, "transformer.resblocks.", ".attn.in_proj_weight"),
+                         .act = "gelu"};
+}
+
+static json_t *derive_own(const ay_names *n, const json_t *base) { return derive_hf(n, "text_model.", "CLIPTextModel", base); }
+static json_t *derive_bare(const ay_names *n, const json_t *base) { return derive_hf(n, "", "CLIPTextModel", base); }
+static json_t *derive_own_projected(const ay_names *n, const json_t *base) { return derive_hf(n, "text_model.", "CLIPTextModelWithProjection", base); }
+static json_t *derive_bare_projected(const ay_names *n, const json_t *base) { return derive_hf(n, "", "CLIPTextModelWithProjection", base); }
+
+/* Without the projection it is Stable Diffusion 2's, which stops before the last layer (ldm/modules/encoders/modules.py,
+ * FrozenOpenCLIPEmbedder, layer "penultimate"): diffusers leaves that layer out. */
+static json_t *derive_open(const ay_names *n, const json_t *base) {
+    clip_shapes s = open_shapes(n);
+    int64_t told = json_integer_value(json_object_get(base, "num_hidden_layers"));
+    s.layers = told > 0 && told <= s.layers ? told : s.layers - 1;
+    return config_of(&s, "CLIPTextModel", 0, base);
+}
+static json_t *derive_open_projected(const ay_names *n, const json_t *base) {
+    clip_shapes s = open_shapes(n);
+    return config_of(&s, "CLIPTextModelWithProjection", dim(s.projection, 1), base);
+}
+
+static const char *const same[] = {"hidden_size", "intermediate_size", "vocab_size", NULL};
+
+static const ay_naming namings[] = {
+    {.name = "transformers", .keys = own_keys, .derive = derive_own, .same = same},
+    {.name = "OpenCLIP", .keys = open_keys, .aliases = open_aliases, .ignore = open_ignore, .derive = derive_open, .same = same},
+    {.name = "transformers", .keys = bare_keys, .derive = derive_bare, .same = same},
+    {.name = NULL},
+};
+static const ay_naming namings_projected[] = {
+    {.name = "transformers", .keys = own_keys, .derive = derive_own_projected, .same = same},
+    {.name = "OpenCLIP", .keys = open_keys, .aliases = open_aliases, .ignore = open_ignore_projected, .derive = derive_open_projected, .same = same},
+    {.name = "transformers", .keys = bare_keys, .derive = derive_bare_projected, .same = same},
+    {.name = NULL},
+};
+
 static const ay_quant_rule quant_keep[] = {
     {"*position_embedding.weight", AY_F16, "small, and added to every token"},
     {"*token_embedding.weight", AY_I8, "a row is a token: nothing averages its error"},
@@ -152,7 +256,7 @@ static const ay_quant_rule quant_keep[] = {
 
 const ay_arch ay_arch_clip_text = {
     .class_name = "CLIPTextModel", .graph_kind = "", .configure = configure, .build = build, .keep = keep, .aliases = aliases, .ignore = ignore,
-    .quant_keep = quant_keep};
+    .quant_keep = quant_keep, .namings = namings};
 const ay_arch ay_arch_clip_text_projected = {.class_name = "CLIPTextModelWithProjection",
                                              .graph_kind = "",
                                              .configure = configure_projected,
@@ -160,4 +264,5 @@ const ay_arch ay_arch_clip_text_projected = {.class_name = "CLIPTextModelWithPro
                                              .keep = keep,
                                              .aliases = aliases,
                                              .ignore = ignore,
-                                             .quant_keep = quant_keep};
+                                             .quant_keep = quant_keep,
+                                             .namings = namings_projected};

@@ -290,16 +290,16 @@ static int64_t dim(const ay_type *t, int i) { return t && i < t->rank ? t->dim[i
 /* config.json of transformer_flux.py. Every published model has patches of 1 and axes of 1/8, 7/16, 7/16 of a head. */
 static json_t *config_of(const flux_shapes *s, const json_t *base) {
     int64_t head = dim(s->head, 0), width = dim(s->x, 0), in = dim(s->x, 1), out = dim(s->out, 0), axis = head * 7 / 16 / 2 * 2;
-    if (head < 8 || !width || width % head || !in || !out) return NULL;
-    json_t *axes = json_object_get(base, "axes_dims_rope");
-    axes = axes && json_integer_value(json_object_get(base, "attention_head_dim")) == head
-               ? json_deep_copy(axes)
-               : json_pack("[I, I, I]", (json_int_t)(head - 2 * axis), (json_int_t)axis, (json_int_t)axis);
-    return json_pack("{s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:o}", "_class_name", "FluxTransformer2DModel", "patch_size", 1,
-                     "in_channels", (json_int_t)in, "out_channels", (json_int_t)out, "num_layers", (json_int_t)s->layers, "num_single_layers",
-                     (json_int_t)s->single_layers, "attention_head_dim", (json_int_t)head, "num_attention_heads", (json_int_t)(width / head),
-                     "joint_attention_dim", (json_int_t)dim(s->text, 1), "pooled_projection_dim", (json_int_t)dim(s->pooled, 1), "guidance_embeds",
-                     s->guidance, "axes_dims_rope", axes);
+    if (head < 2 || !width || width % head || !in || !out) return NULL;
+    json_t *j = json_pack("{s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "_class_name", "FluxTransformer2DModel", "patch_size", 1,
+                          "in_channels", (json_int_t)in, "out_channels", (json_int_t)out, "num_layers", (json_int_t)s->layers,
+                          "num_single_layers", (json_int_t)s->single_layers, "attention_head_dim", (json_int_t)head, "num_attention_heads",
+                          (json_int_t)(width / head), "joint_attention_dim", (json_int_t)dim(s->text, 1), "pooled_projection_dim",
+                          (json_int_t)dim(s->pooled, 1), "guidance_embeds", s->guidance);
+    if (j && !json_object_get(base, "axes_dims_rope")) {
+        json_object_set_new(j, "axes_dims_rope", json_pack("[I, I, I]", (json_int_t)(head - 2 * axis), (json_int_t)axis, (json_int_t)axis));
+    }
+    return j;
 }
 
 static json_t *derive_bfl(const ay_names *n, const json_t *base) {
@@ -319,9 +319,11 @@ static json_t *derive_own(const ay_names *n, const json_t *base) {
     return config_of(&s, base);
 }
 
+static const char *const same[] = {"attention_head_dim", NULL};
+
 static const ay_naming namings[] = {
-    {.name = "Black Forest Labs", .keys = bfl_keys, .aliases = bfl_aliases, .derive = derive_bfl},
-    {.name = "diffusers", .keys = own_keys, .derive = derive_own},
+    {.name = "Black Forest Labs", .keys = bfl_keys, .aliases = bfl_aliases, .derive = derive_bfl, .same = same},
+    {.name = "diffusers", .keys = own_keys, .derive = derive_own, .same = same},
     {.name = NULL},
 };
 

@@ -65,9 +65,11 @@ typedef struct ay_naming {
     bool (*rename)(const void *cfg, const char *name, char *text, size_t cap);
     const ay_alias *aliases;   /* the first that the checkpoint has a tensor for; NULL: the architecture's own */
     const char *const *ignore; /* as the architecture's; NULL: those */
-    /** config.json as the shapes tell it. What they do not say comes from `base` (a config.json that fits the same widths; may be
-     *  NULL), else from the published models. NULL: such a checkpoint cannot say what it is. */
+    /** config.json as the shapes tell it: what they do not say and `base` does is left out, and for what neither says the
+     *  published models' values are taken. NULL: these shapes are no such model. `base` (may be NULL) is a config.json of a
+     *  model with the same values under the keys `same`. */
     json_t *(*derive)(const ay_names *tensors, const json_t *base);
+    const char *const *same; /* NULL ends; may be NULL */
 } ay_naming;
 
 /** The k-th way in which a checkpoint may hold the parameter `name`: 0 is that name itself (as rename() has it), from 1 on the

@@ -12,26 +12,10 @@
  * What people get wrong: attention_head_dim is the number of heads; a mirrored level has one resnet more; the norm before
  * a transformer has eps 1e-6 where the resnets' have norm_eps; sizes that do not halve evenly are cut after doubling.
  */
-#include "model/model.h"
+#include "model/sd_unet.h"
 
 #include <math.h>
 #include <string.h>
-
-enum { MAX_LEVELS = 8, MAX_LAYERS = 16, MAX_SKIPS = 1 + MAX_LEVELS * (MAX_LAYERS + 1) };
-
-typedef struct unet_level {
-    int64_t channels, heads, depth;    /* depth: transformer blocks of one attention */
-    bool down_attention, up_attention; /* of this level; up blocks are listed from the last level to the first */
-} unet_level;
-
-typedef struct unet_config {
-    int64_t in_channels, out_channels, layers, groups, cross_dim, conv_in, conv_out, down_pad;
-    unet_level level[MAX_LEVELS];
-    int levels;
-    double eps, freq_shift;
-    bool linear, flip, upcast, text_time;
-    int64_t time_dim, text_dim, ids; /* of text_time: width of one number's embedding, of text_embeds; how many numbers */
-} unet_config;
 
 /* ---- configuration -------------------------------------------------------------------------------------- */
 
@@ -89,7 +73,7 @@ static alloy_status per_level(ay_ctx *cx, const char *what, const json_t *j, con
                               int64_t *out) {
     int n = levels;
     if (json_is_array(json_object_get(j, key))) {
-        AY_TRY(ay_json_ints(cx, what, j, key, 1, 1 << 16, MAX_LEVELS, out, &n));
+        AY_TRY(ay_json_ints(cx, what, j, key, 1, 1 << 16, AY_UNET_LEVELS, out, &n));
     } else {
         AY_TRY(ay_json_int_or(cx, what, j, key, 1, 1 << 16, dflt, &out[0]));
         for (int i = 1; i < levels; i++) out[i] = out[0];
@@ -118,10 +102,10 @@ static alloy_status block_types(ay_ctx *cx, const char *what, const json_t *j, c
     return ALLOY_OK;
 }
 
-static alloy_status read_levels(ay_ctx *cx, const char *what, const json_t *j, unet_config *c) {
-    int64_t channels[MAX_LEVELS], heads[MAX_LEVELS], depth[MAX_LEVELS];
-    bool down[MAX_LEVELS], up[MAX_LEVELS];
-    AY_TRY(ay_json_ints(cx, what, j, "block_out_channels", 1, 65536, MAX_LEVELS, channels, &c->levels));
+static alloy_status read_levels(ay_ctx *cx, const char *what, const json_t *j, ay_unet_config *c) {
+    int64_t channels[AY_UNET_LEVELS], heads[AY_UNET_LEVELS], depth[AY_UNET_LEVELS];
+    bool down[AY_UNET_LEVELS], up[AY_UNET_LEVELS];
+    AY_TRY(ay_json_ints(cx, what, j, "block_out_channels", 1, 65536, AY_UNET_LEVELS, channels, &c->levels));
     int n = c->levels;
     if (n < 1) return ay_fail(cx, ALLOY_E_MISMATCH, "%s: block_out_channels is empty", what);
     AY_TRY(per_level(cx, what, j, "attention_head_dim", 8, n, heads));
@@ -129,7 +113,7 @@ static alloy_status read_levels(ay_ctx *cx, const char *what, const json_t *j, u
     AY_TRY(block_types(cx, what, j, "down_block_types", "CrossAttnDownBlock2D", "DownBlock2D", n, down));
     AY_TRY(block_types(cx, what, j, "up_block_types", "CrossAttnUpBlock2D", "UpBlock2D", n, up));
     for (int i = 0; i < n; i++) {
-        c->level[i] = (unet_level){channels[i], heads[i], depth[i], down[i], up[n - 1 - i]};
+        c->level[i] = (ay_unet_level){channels[i], heads[i], depth[i], down[i], up[n - 1 - i]};
         if (channels[i] % c->groups) {
             return ay_fail(cx, ALLOY_E_MISMATCH, "%s: %lld channels cannot be split into norm_num_groups %lld", what,
                            (long long)channels[i], (long long)c->groups);
@@ -147,7 +131,7 @@ static alloy_status read_levels(ay_ctx *cx, const char *what, const json_t *j, u
                : ALLOY_OK;
 }
 
-static alloy_status read_conditions(ay_ctx *cx, const char *what, const json_t *j, unet_config *c) {
+static alloy_status read_conditions(ay_ctx *cx, const char *what, const json_t *j, ay_unet_config *c) {
     const char *type = json_string_value(json_object_get(j, "addition_embed_type"));
     int64_t width;
     if (!type && (!json_object_get(j, "addition_embed_type") || json_is_null(json_object_get(j, "addition_embed_type"))))
@@ -171,13 +155,13 @@ static alloy_status read_conditions(ay_ctx *cx, const char *what, const json_t *
 }
 
 static alloy_status configure(ay_ctx *cx, ay_arena *arena, const char *what, const json_t *j, void **out) {
-    unet_config *c = ay_alloc(arena, sizeof *c);
+    ay_unet_config *c = ay_alloc(arena, sizeof *c);
     if (!c) return ay_nomem(cx);
     const char *act;
     AY_TRY(check_unused(cx, what, j));
     AY_TRY(ay_json_int_or(cx, what, j, "in_channels", 1, 1024, 4, &c->in_channels));
     AY_TRY(ay_json_int_or(cx, what, j, "out_channels", 1, 1024, 4, &c->out_channels));
-    AY_TRY(ay_json_int_or(cx, what, j, "layers_per_block", 1, MAX_LAYERS, 2, &c->layers));
+    AY_TRY(ay_json_int_or(cx, what, j, "layers_per_block", 1, AY_UNET_LAYERS, 2, &c->layers));
     AY_TRY(ay_json_int_or(cx, what, j, "norm_num_groups", 1, 65536, 32, &c->groups));
     AY_TRY(ay_json_int_or(cx, what, j, "cross_attention_dim", 1, 1 << 16, 1280, &c->cross_dim));
     AY_TRY(ay_json_int_or(cx, what, j, "conv_in_kernel", 1, 15, 3, &c->conv_in));
@@ -204,7 +188,7 @@ static alloy_status configure(ay_ctx *cx, ay_arena *arena, const char *what, con
 
 /* ---- blocks ------------------------------------------------------------------------------------------------ */
 
-static ay_val group_norm(ay_graph *g, const unet_config *c, const char *name, ay_val x, double eps) {
+static ay_val group_norm(ay_graph *g, const ay_unet_config *c, const char *name, ay_val x, double eps) {
     int64_t channels = ay_dim(g, x, 1);
     ay_push(g, "%s", name);
     ay_val w = ay_param(g, "weight", ay_shape(AY_F32, 1, channels)), b = ay_param(g, "bias", ay_shape(AY_F32, 1, channels));
@@ -213,14 +197,14 @@ static ay_val group_norm(ay_graph *g, const unet_config *c, const char *name, ay
     return x;
 }
 
-static ay_val norm_silu_conv(ay_graph *g, const unet_config *c, const char *norm, const char *conv, ay_val x, int64_t out,
+static ay_val norm_silu_conv(ay_graph *g, const ay_unet_config *c, const char *norm, const char *conv, ay_val x, int64_t out,
                              int kernel) {
     x = ay_unary(g, AY_OP_SILU, group_norm(g, c, norm, x, c->eps));
     return ay_conv2d_layer(g, conv, x, out, kernel, 1, kernel / 2, true);
 }
 
 /* silu_temb [B, 4 * channels of the first level] */
-static ay_val resnet(ay_graph *g, const unet_config *c, int64_t index, ay_val x, ay_val silu_temb, int64_t out) {
+static ay_val resnet(ay_graph *g, const ay_unet_config *c, int64_t index, ay_val x, ay_val silu_temb, int64_t out) {
     ay_push(g, "resnets.%lld", (long long)index);
     ay_val h = norm_silu_conv(g, c, "norm1", "conv1", x, out, 3);
     ay_val t = ay_linear_layer(g, "time_emb_proj", silu_temb, out, true);
@@ -241,7 +225,7 @@ static ay_val layer_norm(ay_graph *g, const char *name, ay_val x) {
 }
 
 /* x [B, S, C] attends to `to` [B, T, D] (x itself in the first attention). */
-static ay_val attention(ay_graph *g, const unet_config *c, const char *name, ay_val x, ay_val to, int64_t heads) {
+static ay_val attention(ay_graph *g, const ay_unet_config *c, const char *name, ay_val x, ay_val to, int64_t heads) {
     int64_t width = ay_dim(g, x, -1);
     ay_push(g, "%s", name);
     ay_val q = ay_split_heads(g, ay_linear_layer(g, "to_q", x, width, false), heads);
@@ -267,7 +251,7 @@ static ay_val feed_forward(ay_graph *g, ay_val x) {
 }
 
 /* Transformer2DModel over the positions of x [B, C, h, w], residual. */
-static ay_val transformer(ay_graph *g, const unet_config *c, const unet_level *l, int64_t index, ay_val x, ay_val text) {
+static ay_val transformer(ay_graph *g, const ay_unet_config *c, const ay_unet_level *l, int64_t index, ay_val x, ay_val text) {
     int64_t batch = ay_dim(g, x, 0), channels = ay_dim(g, x, 1), height = ay_dim(g, x, 2), width = ay_dim(g, x, 3);
     ay_push(g, "attentions.%lld", (long long)index);
     ay_val h = group_norm(g, c, "norm", x, 1e-6);
@@ -293,12 +277,12 @@ static ay_val transformer(ay_graph *g, const unet_config *c, const unet_level *l
 
 typedef struct unet_state {
     ay_val x, temb, text;
-    ay_val skips[MAX_SKIPS];
+    ay_val skips[AY_UNET_SKIPS];
     int n_skips;
 } unet_state;
 
-static void down_block(ay_graph *g, const unet_config *c, int i, unet_state *s) {
-    const unet_level *l = &c->level[i];
+static void down_block(ay_graph *g, const ay_unet_config *c, int i, unet_state *s) {
+    const ay_unet_level *l = &c->level[i];
     ay_push(g, "down_blocks.%d", i);
     for (int64_t k = 0; k < c->layers; k++) {
         s->x = resnet(g, c, k, s->x, s->temb, l->channels);
@@ -310,8 +294,8 @@ static void down_block(ay_graph *g, const unet_config *c, int i, unet_state *s) 
     ay_pop(g);
 }
 
-static void mid_block(ay_graph *g, const unet_config *c, unet_state *s) {
-    const unet_level *l = &c->level[c->levels - 1];
+static void mid_block(ay_graph *g, const ay_unet_config *c, unet_state *s) {
+    const ay_unet_level *l = &c->level[c->levels - 1];
     ay_push(g, "mid_block");
     s->x = resnet(g, c, 0, s->x, s->temb, l->channels);
     s->x = transformer(g, c, l, 0, s->x, s->text);
@@ -319,8 +303,8 @@ static void mid_block(ay_graph *g, const unet_config *c, unet_state *s) {
     ay_pop(g);
 }
 
-static void up_block(ay_graph *g, const unet_config *c, int i, unet_state *s) {
-    const unet_level *l = &c->level[c->levels - 1 - i];
+static void up_block(ay_graph *g, const ay_unet_config *c, int i, unet_state *s) {
+    const ay_unet_level *l = &c->level[c->levels - 1 - i];
     ay_push(g, "up_blocks.%d", i);
     for (int64_t k = 0; k <= c->layers; k++) {
         s->x = resnet(g, c, k, ay_concat(g, 1, 2, s->x, s->skips[--s->n_skips]), s->temb, l->channels);
@@ -337,7 +321,7 @@ static void up_block(ay_graph *g, const unet_config *c, int i, unet_state *s) {
 }
 
 /* silu(temb) [B, 4 * channels of the first level] */
-static ay_val time_embedding(ay_graph *g, const unet_config *c, ay_val timestep, ay_val text_embeds, ay_val time_ids) {
+static ay_val time_embedding(ay_graph *g, const ay_unet_config *c, ay_val timestep, ay_val text_embeds, ay_val time_ids) {
     int64_t batch = ay_dim(g, timestep, 0), width = 4 * c->level[0].channels;
     ay_push(g, "time_proj");
     ay_val t = ay_timestep_embedding(g, timestep, c->level[0].channels, c->flip, c->freq_shift, 1);
@@ -355,7 +339,7 @@ static ay_val time_embedding(ay_graph *g, const unet_config *c, ay_val timestep,
 }
 
 static void build(ay_graph *g, const void *cfg, const ay_sizes *sizes) {
-    const unet_config *c = cfg;
+    const ay_unet_config *c = cfg;
     int64_t batch = sizes->batch > 0 ? sizes->batch : 1;
     if (sizes->latent_height < 1 || sizes->latent_width < 1 || sizes->text_length < 1) {
         ay_graph_fail(g, ALLOY_E_MISMATCH, "latents of %lldx%lld with %lld text tokens: every size must be at least 1",
@@ -397,4 +381,5 @@ const ay_arch ay_arch_sd_unet = {
     .build = build,
     .keep = keep,
     .f32_inputs = f32_inputs,
+    .namings = ay_sd_unet_namings,
 };

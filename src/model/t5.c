@@ -144,6 +144,74 @@ static const ay_keep_rule keep[] = {
 static const ay_alias aliases[] = {{"shared.weight", "encoder.embed_tokens.weight", AY_TAKE_ALL, 0}, {NULL, NULL, AY_TAKE_ALL, 0}};
 static const char *const ignore[] = {"encoder.embed_tokens.weight", "decoder.*", "lm_head.weight", NULL};
 
+/* ---- llama.cpp's names (gguf-py, gguf/tensor_mapping.py and constants.py, architecture t5encoder) ------------------------- */
+
+static const ay_alias llama_aliases[] = {
+    {"shared.weight", "token_embd.weight", AY_TAKE_ALL, 0},
+    {"encoder.block.*.layer.0.SelfAttention.q.weight", "enc.blk.*.attn_q.weight", AY_TAKE_ALL, 0},
+    {"encoder.block.*.layer.0.SelfAttention.k.weight", "enc.blk.*.attn_k.weight", AY_TAKE_ALL, 0},
+    {"encoder.block.*.layer.0.SelfAttention.v.weight", "enc.blk.*.attn_v.weight", AY_TAKE_ALL, 0},
+    {"encoder.block.*.layer.0.SelfAttention.o.weight", "enc.blk.*.attn_o.weight", AY_TAKE_ALL, 0},
+    {"encoder.block.*.layer.0.SelfAttention.relative_attention_bias.weight", "enc.blk.*.attn_rel_b.weight", AY_TAKE_ALL, 0},
+    {"encoder.block.*.layer.0.layer_norm.weight", "enc.blk.*.attn_norm.weight", AY_TAKE_ALL, 0},
+    {"encoder.block.*.layer.1.layer_norm.weight", "enc.blk.*.ffn_norm.weight", AY_TAKE_ALL, 0},
+    {"encoder.block.*.layer.1.DenseReluDense.wi_0.weight", "enc.blk.*.ffn_gate.weight", AY_TAKE_ALL, 0},
+    {"encoder.block.*.layer.1.DenseReluDense.wi_1.weight", "enc.blk.*.ffn_up.weight", AY_TAKE_ALL, 0},
+    {"encoder.block.*.layer.1.DenseReluDense.wi.weight", "enc.blk.*.ffn_up.weight", AY_TAKE_ALL, 0},
+    {"encoder.block.*.layer.1.DenseReluDense.wo.weight", "enc.blk.*.ffn_down.weight", AY_TAKE_ALL, 0},
+    {"encoder.final_layer_norm.weight", "enc.output_norm.weight", AY_TAKE_ALL, 0},
+    {NULL, NULL, AY_TAKE_ALL, 0},
+};
+static const char *const llama_keys[] = {"enc.blk.0.attn_q.weight", "enc.blk.0.attn_rel_b.weight", "token_embd.weight", NULL};
+static const char *const llama_ignore[] = {"dec.*", "output.weight", NULL};
+static const char *const own_keys[] = {"encoder.block.0.layer.0.SelfAttention.q.weight",
+                                       "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", NULL};
+
+static int64_t dim(const ay_type *t, int i) { return t && i < t->rank ? t->dim[i] : 0; }
+
+typedef struct t5_shapes {
+    const ay_type *tokens, *q, *bias, *inner; /* [V, D], [heads * d, D], [buckets, heads], [I, D] */
+    bool gated;
+    int64_t layers;
+} t5_shapes;
+
+static json_t *config_of(const t5_shapes *s, const json_t *base) {
+    int64_t heads = dim(s->bias, 1);
+    if (!s->tokens || !s->inner || !heads || dim(s->q, 0) % heads) return NULL;
+    json_t *j = json_pack("{s:[s], s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "architectures", "T5EncoderModel", "model_type", "t5", "vocab_size",
+                          (json_int_t)dim(s->tokens, 0), "d_model", (json_int_t)dim(s->tokens, 1), "d_kv", (json_int_t)(dim(s->q, 0) / heads),
+                          "d_ff", (json_int_t)dim(s->inner, 0), "num_layers", (json_int_t)s->layers, "num_heads", (json_int_t)heads,
+                          "relative_attention_num_buckets", (json_int_t)dim(s->bias, 0));
+    /* version 1.1, which the diffusion models use, gates with gelu; the first version is a relu */
+    if (j && !json_object_get(base, "feed_forward_proj")) json_object_set_new(j, "feed_forward_proj", json_string(s->gated ? "gated-gelu" : "relu"));
+    return j;
+}
+
+static json_t *derive_llama(const ay_names *n, const json_t *base) {
+    t5_shapes s = {ay_names_find(n, "token_embd.weight"), ay_names_find(n, "enc.blk.0.attn_q.weight"), ay_names_find(n, "enc.blk.0.attn_rel_b.weight"),
+                   ay_names_find(n, "enc.blk.0.ffn_up.weight"), ay_names_find(n, "enc.blk.0.ffn_gate.weight") != NULL,
+                   ay_names_count(n, "enc.blk.", ".attn_q.weight")};
+    return config_of(&s, base);
+}
+
+static json_t *derive_own(const ay_names *n, const json_t *base) {
+    static const char block[] = "encoder.block.0.layer.";
+    t5_shapes s = {ay_names_find(n, "shared.weight"), ay_names_find(n, "%s0.SelfAttention.q.weight", block),
+                   ay_names_find(n, "%s0.SelfAttention.relative_attention_bias.weight", block), ay_names_find(n, "%s1.DenseReluDense.wi_1.weight", block),
+                   true, ay_names_count(n, "encoder.block.", ".layer.0.SelfAttention.q.weight")};
+    if (!s.tokens) s.tokens = ay_names_find(n, "encoder.embed_tokens.weight");
+    if (!s.inner) s.inner = ay_names_find(n, "%s1.DenseReluDense.wi.weight", block), s.gated = false;
+    return config_of(&s, base);
+}
+
+static const char *const same[] = {"d_model", "d_ff", "num_heads", NULL};
+
+static const ay_naming namings[] = {
+    {.name = "transformers", .keys = own_keys, .derive = derive_own, .same = same},
+    {.name = "llama.cpp", .keys = llama_keys, .aliases = llama_aliases, .ignore = llama_ignore, .derive = derive_llama, .same = same},
+    {.name = NULL},
+};
+
 static const ay_quant_rule quant_keep[] = {
     {"*relative_attention_bias.weight", AY_F16, "added to every attention logit of every layer"},
     {"shared.weight", AY_I8, "a row is a token: nothing averages its error"},
@@ -151,4 +219,4 @@ static const ay_quant_rule quant_keep[] = {
 };
 
 const ay_arch ay_arch_t5_encoder = {
-    .class_name = "T5EncoderModel", .graph_kind = "", .configure = configure, .build = build, .keep = keep, .aliases = aliases, .ignore = ignore, .quant_keep = quant_keep};
+    .class_name = "T5EncoderModel", .graph_kind = "", .configure = configure, .build = build, .keep = keep, .aliases = aliases, .ignore = ignore, .quant_keep = quant_keep, .namings = namings};

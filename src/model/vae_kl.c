@@ -11,6 +11,8 @@
 #include "model/model.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { MAX_LEVELS = 8 };
@@ -162,6 +164,72 @@ static const ay_alias aliases[] = {
     {"*.attentions.0.to_out.0.*", "*.attentions.0.proj_attn.*", AY_TAKE_ALL, 0},
     {NULL, NULL, AY_TAKE_ALL, 0},
 };
+/* ---- how the code it was published with writes it (CompVis/stable-diffusion, ldm/modules/diffusionmodules/model.py): levels of
+ * the decoder are counted from the finest, attention is of 1x1 convolutions ------------------------------------------------ */
+
+static bool rename_ldm(const void *cfg, const char *name, char *text, size_t cap) {
+    const vae_config *c = cfg;
+    static const char head[] = "decoder.up_blocks.";
+    char *end;
+    if (strncmp(name, head, sizeof head - 1) != 0) return false;
+    long i = strtol(name + sizeof head - 1, &end, 10);
+    if (*end != '.' || i < 0 || i >= c->levels) return false;
+    return snprintf(text, cap, "%s%ld%s", head, c->levels - 1 - i, end) < (int)cap;
+}
+
+static const ay_alias ldm_aliases[] = {
+    {"*.down_blocks.*.resnets.*.conv_shortcut.*", "*.down.*.block.*.nin_shortcut.*", AY_TAKE_ALL, 0},
+    {"*.down_blocks.*.resnets.*", "*.down.*.block.*", AY_TAKE_ALL, 0},
+    {"*.down_blocks.*.downsamplers.0.conv.*", "*.down.*.downsample.conv.*", AY_TAKE_ALL, 0},
+    {"*.up_blocks.*.resnets.*.conv_shortcut.*", "*.up.*.block.*.nin_shortcut.*", AY_TAKE_ALL, 0},
+    {"*.up_blocks.*.resnets.*", "*.up.*.block.*", AY_TAKE_ALL, 0},
+    {"*.up_blocks.*.upsamplers.0.conv.*", "*.up.*.upsample.conv.*", AY_TAKE_ALL, 0},
+    {"*.mid_block.resnets.0.*", "*.mid.block_1.*", AY_TAKE_ALL, 0},
+    {"*.mid_block.resnets.1.*", "*.mid.block_2.*", AY_TAKE_ALL, 0},
+    {"*.mid_block.attentions.0.group_norm.*", "*.mid.attn_1.norm.*", AY_TAKE_ALL, 0},
+    {"*.mid_block.attentions.0.to_q.*", "*.mid.attn_1.q.*", AY_TAKE_ALL, 0},
+    {"*.mid_block.attentions.0.to_k.*", "*.mid.attn_1.k.*", AY_TAKE_ALL, 0},
+    {"*.mid_block.attentions.0.to_v.*", "*.mid.attn_1.v.*", AY_TAKE_ALL, 0},
+    {"*.mid_block.attentions.0.to_out.0.*", "*.mid.attn_1.proj_out.*", AY_TAKE_ALL, 0},
+    {"*.conv_norm_out.*", "*.norm_out.*", AY_TAKE_ALL, 0},
+    {NULL, NULL, AY_TAKE_ALL, 0},
+};
+static const char *const ldm_keys[] = {"decoder.conv_in.weight", "decoder.up.0.block.0.conv1.weight", "encoder.down.0.block.0.conv1.weight",
+                                       "decoder.mid.block_1.conv1.weight", NULL};
+
+static json_t *repeated(const char *text, int n) {
+    json_t *a = json_array();
+    for (int i = 0; i < n; i++) json_array_append_new(a, json_string(text));
+    return a;
+}
+
+static json_t *derive_ldm(const ay_names *n, const json_t *base) {
+    const ay_type *in = ay_names_find(n, "encoder.conv_in.weight"), *out = ay_names_find(n, "decoder.conv_out.weight"),
+                  *z = ay_names_find(n, "decoder.conv_in.weight"), *level;
+    json_t *channels = json_array();
+    int levels = 0;
+    for (; levels < MAX_LEVELS && (level = ay_names_find(n, "encoder.down.%d.block.0.conv1.weight", levels)); levels++) {
+        json_array_append_new(channels, json_integer(level->rank ? level->dim[0] : 0));
+    }
+    if (!in || !out || !z || in->rank != 4 || out->rank != 4 || z->rank != 4) {
+        json_decref(channels);
+        return NULL;
+    }
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:b, s:b, s:b}", "_class_name", "AutoencoderKL", "in_channels",
+                     (json_int_t)in->dim[1], "out_channels", (json_int_t)out->dim[0], "latent_channels", (json_int_t)z->dim[1], "layers_per_block",
+                     (json_int_t)ay_names_count(n, "encoder.down.0.block.", ".conv1.weight"), "block_out_channels", channels, "down_block_types",
+                     repeated("DownEncoderBlock2D", levels), "up_block_types", repeated("UpDecoderBlock2D", levels), "use_quant_conv",
+                     ay_names_find(n, "quant_conv.weight") != NULL, "use_post_quant_conv", ay_names_find(n, "post_quant_conv.weight") != NULL,
+                     "mid_block_add_attention", ay_names_find(n, "decoder.mid.attn_1.q.weight") != NULL);
+}
+
+static const char *const same[] = {"block_out_channels", "latent_channels", NULL};
+
+static const ay_naming namings[] = {
+    {.name = "LDM", .keys = ldm_keys, .rename = rename_ldm, .aliases = ldm_aliases, .derive = derive_ldm, .same = same},
+    {.name = NULL},
+};
+
 static const ay_keep_rule keep[] = {{NULL, AY_OP_COUNT, AY_NONE, NULL}};
 static const char *const decoder_ignore[] = {"encoder.*", "quant_conv.*", NULL};
 static const char *const encoder_ignore[] = {"decoder.*", "post_quant_conv.*", NULL};
@@ -180,7 +248,8 @@ const ay_arch ay_arch_vae_kl_decoder = {.class_name = "AutoencoderKL",
                                         .keep = keep,
                                         .aliases = aliases,
                                         .ignore = decoder_ignore,
-                                        .quant_keep = quant_keep};
+                                        .quant_keep = quant_keep,
+                                        .namings = namings};
 const ay_arch ay_arch_vae_kl_encoder = {.class_name = "AutoencoderKL",
                                         .graph_kind = "encoder",
                                         .configure = configure,
@@ -188,4 +257,5 @@ const ay_arch ay_arch_vae_kl_encoder = {.class_name = "AutoencoderKL",
                                         .keep = keep,
                                         .aliases = aliases,
                                         .ignore = encoder_ignore,
-                                        .quant_keep = quant_keep};
+                                        .quant_keep = quant_keep,
+                                        .namings = namings};

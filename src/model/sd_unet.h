@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The UNet's configuration, shared by its graph (sd_unet.c) and by the names of its checkpoints (sd_unet_names.c).
+ */
+#ifndef AY_SD_UNET_H
+#define AY_SD_UNET_H
+
+#include "model/model.h"
+
+enum { AY_UNET_LEVELS = 8, AY_UNET_LAYERS = 16, AY_UNET_SKIPS = 1 + AY_UNET_LEVELS * (AY_UNET_LAYERS + 1) };
+
+typedef struct ay_unet_level {
+    int64_t channels, heads, depth;    /* depth: transformer blocks of one attention */
+    bool down_attention, up_attention; /* of this level; up blocks are listed from the last level to the first */
+} ay_unet_level;
+
+typedef struct ay_unet_config {
+    int64_t in_channels, out_channels, layers, groups, cross_dim, conv_in, conv_out, down_pad;
+    ay_unet_level level[AY_UNET_LEVELS];
+    int levels;
+    double eps, freq_shift;
+    bool linear, flip, upcast, text_time;
+    int64_t time_dim, text_dim, ids; /* of text_time: width of one number's embedding, of text_embeds; how many numbers */
+} ay_unet_config;
+
+extern const ay_naming ay_sd_unet_namings[];
+
+#endif
