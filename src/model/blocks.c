@@ -60,6 +60,25 @@ ay_val ay_mlp_silu(ay_graph *g, const char *name, ay_val x, int64_t hidden, int6
     return h;
 }
 
+ay_val ay_chunk(ay_graph *g, ay_val mod, int64_t dim, int i) {
+    return ay_reshape(g, ay_slice(g, mod, 1, i * dim, (i + 1) * dim), 3, ay_dim(g, mod, 0), (int64_t)1, dim);
+}
+
+ay_val ay_modulate(ay_graph *g, ay_val normed, ay_val shift, ay_val scale) {
+    return ay_add(g, ay_mul(g, normed, ay_adds(g, scale, 1.0)), shift);
+}
+
+ay_val ay_gated(ay_graph *g, ay_val residual, ay_val gate, ay_val x) { return ay_add(g, residual, ay_mul(g, gate, x)); }
+
+ay_val ay_feed_forward(ay_graph *g, const char *name, ay_val x) {
+    int64_t dim = ay_dim(g, x, -1);
+    ay_push(g, "%s.net", name);
+    ay_val h = ay_gelu(g, ay_linear_layer(g, "0.proj", x, 4 * dim, true), AY_GELU_TANH);
+    h = ay_linear_layer(g, "2", h, dim, true);
+    ay_pop(g);
+    return h;
+}
+
 /* transformers/activations.py, ACT2FN */
 typedef struct activation_row {
     const char *name;

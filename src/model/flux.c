@@ -98,14 +98,9 @@ static ay_val project(ay_graph *g, const flux_config *c, ay_val x, const char *l
     return h;
 }
 
-static ay_val chunk(ay_graph *g, const flux_config *c, ay_val mod, int i) {
-    return ay_reshape(g, ay_slice(g, mod, 1, i * c->dim, (i + 1) * c->dim), 3, ay_dim(g, mod, 0), (int64_t)1, c->dim);
-}
-
 /* LayerNorm without parameters, then * (1 + scale) + shift. */
 static ay_val modulate(ay_graph *g, ay_val x, ay_val shift, ay_val scale) {
-    ay_val n = ay_layer_norm(g, x, AY_NO_VALUE, AY_NO_VALUE, 1e-6);
-    return ay_add(g, ay_mul(g, n, ay_adds(g, scale, 1.0)), shift);
+    return ay_modulate(g, ay_layer_norm(g, x, AY_NO_VALUE, AY_NO_VALUE, 1e-6), shift, scale);
 }
 
 static ay_val modulation(ay_graph *g, const flux_config *c, const char *name, ay_val silu_temb, int chunks) {
@@ -113,14 +108,6 @@ static ay_val modulation(ay_graph *g, const flux_config *c, const char *name, ay
     ay_val m = ay_linear_layer(g, "linear", silu_temb, chunks * c->dim, true);
     ay_pop(g);
     return m;
-}
-
-static ay_val feed_forward(ay_graph *g, const flux_config *c, const char *name, ay_val x) {
-    ay_push(g, "%s.net", name);
-    ay_val h = ay_gelu(g, ay_linear_layer(g, "0.proj", x, 4 * c->dim, true), AY_GELU_TANH);
-    h = ay_linear_layer(g, "2", h, c->dim, true);
-    ay_pop(g);
-    return h;
 }
 
 /* Joint attention of both streams; results are the projected [B, S, dim] and [B, T, dim]. */
@@ -137,30 +124,28 @@ static void joint_attention(ay_graph *g, const flux_config *c, ay_val img, ay_va
     ay_pop(g);
 }
 
-static ay_val gated(ay_graph *g, ay_val residual, ay_val gate, ay_val x) { return ay_add(g, residual, ay_mul(g, gate, x)); }
-
 static void double_block(ay_graph *g, const flux_config *c, ay_val silu_temb, rotary r, ay_val *img, ay_val *txt) {
     ay_val mi = modulation(g, c, "norm1", silu_temb, 6), mt = modulation(g, c, "norm1_context", silu_temb, 6);
-    ay_val ni = modulate(g, *img, chunk(g, c, mi, 0), chunk(g, c, mi, 1));
-    ay_val nt = modulate(g, *txt, chunk(g, c, mt, 0), chunk(g, c, mt, 1));
+    ay_val ni = modulate(g, *img, ay_chunk(g, mi, c->dim, 0), ay_chunk(g, mi, c->dim, 1));
+    ay_val nt = modulate(g, *txt, ay_chunk(g, mt, c->dim, 0), ay_chunk(g, mt, c->dim, 1));
     ay_val oi, ot;
     joint_attention(g, c, ni, nt, r, &oi, &ot);
-    *img = gated(g, *img, chunk(g, c, mi, 2), oi);
-    *txt = gated(g, *txt, chunk(g, c, mt, 2), ot);
-    *img = gated(g, *img, chunk(g, c, mi, 5), feed_forward(g, c, "ff", modulate(g, *img, chunk(g, c, mi, 3), chunk(g, c, mi, 4))));
-    *txt = gated(g, *txt, chunk(g, c, mt, 5), feed_forward(g, c, "ff_context", modulate(g, *txt, chunk(g, c, mt, 3), chunk(g, c, mt, 4))));
+    *img = ay_gated(g, *img, ay_chunk(g, mi, c->dim, 2), oi);
+    *txt = ay_gated(g, *txt, ay_chunk(g, mt, c->dim, 2), ot);
+    *img = ay_gated(g, *img, ay_chunk(g, mi, c->dim, 5), ay_feed_forward(g, "ff", modulate(g, *img, ay_chunk(g, mi, c->dim, 3), ay_chunk(g, mi, c->dim, 4))));
+    *txt = ay_gated(g, *txt, ay_chunk(g, mt, c->dim, 5), ay_feed_forward(g, "ff_context", modulate(g, *txt, ay_chunk(g, mt, c->dim, 3), ay_chunk(g, mt, c->dim, 4))));
 }
 
 static ay_val single_block(ay_graph *g, const flux_config *c, ay_val silu_temb, rotary r, ay_val x) {
     ay_val m = modulation(g, c, "norm", silu_temb, 3);
-    ay_val n = modulate(g, x, chunk(g, c, m, 0), chunk(g, c, m, 1));
+    ay_val n = modulate(g, x, ay_chunk(g, m, c->dim, 0), ay_chunk(g, m, c->dim, 1));
     ay_val mlp = ay_gelu(g, ay_linear_layer(g, "proj_mlp", n, 4 * c->dim, true), AY_GELU_TANH);
     ay_push(g, "attn");
     ay_val q = ay_rope(g, project(g, c, n, "to_q", "norm_q"), r.cos, r.sin, true);
     ay_val k = ay_rope(g, project(g, c, n, "to_k", "norm_k"), r.cos, r.sin, true);
     ay_val o = ay_attend(g, q, k, project(g, c, n, "to_v", NULL), AY_NO_VALUE, 1.0 / sqrt((double)c->head_dim));
     ay_pop(g);
-    return gated(g, x, chunk(g, c, m, 2), ay_linear_layer(g, "proj_out", ay_concat(g, 2, 2, o, mlp), c->dim, true));
+    return ay_gated(g, x, ay_chunk(g, m, c->dim, 2), ay_linear_layer(g, "proj_out", ay_concat(g, 2, 2, o, mlp), c->dim, true));
 }
 
 static void build(ay_graph *g, const void *cfg, const ay_sizes *s) {
@@ -200,7 +185,7 @@ static void build(ay_graph *g, const void *cfg, const ay_sizes *s) {
     }
     ay_push(g, "norm_out");
     ay_val m = ay_linear_layer(g, "linear", silu_temb, 2 * c->dim, true);
-    img = modulate(g, img, chunk(g, c, m, 1), chunk(g, c, m, 0));
+    img = modulate(g, img, ay_chunk(g, m, c->dim, 1), ay_chunk(g, m, c->dim, 0));
     ay_pop(g);
     ay_set_output(g, "sample", ay_linear_layer(g, "proj_out", img, c->patch * c->patch * c->out_channels, true));
 }

@@ -125,6 +125,14 @@ ay_val ay_attend(ay_graph *g, ay_val q, ay_val k, ay_val v, ay_val mask, double 
 ay_val ay_timestep_embedding(ay_graph *g, ay_val t, int64_t dim, bool flip, double downscale_freq_shift, double scale);
 /** linear_1, silu, linear_2 inside the scope `name`. */
 ay_val ay_mlp_silu(ay_graph *g, const char *name, ay_val x, int64_t hidden, int64_t out);
+/** Of what a timestep says [B, n * dim], the i-th of n: [B, 1, dim]. */
+ay_val ay_chunk(ay_graph *g, ay_val mod, int64_t dim, int i);
+/** normed * (1 + scale) + shift */
+ay_val ay_modulate(ay_graph *g, ay_val normed, ay_val shift, ay_val scale);
+/** residual + gate * x */
+ay_val ay_gated(ay_graph *g, ay_val residual, ay_val gate, ay_val x);
+/** "net.0.proj" to four times the width, gelu (tanh), "net.2" back, inside the scope `name`. */
+ay_val ay_feed_forward(ay_graph *g, const char *name, ay_val x);
 /** Activation by the name transformers gives it; unknown names are a graph error. */
 ay_val ay_activation(ay_graph *g, const char *name, ay_val x);
 bool ay_activation_known(const char *name);

@@ -72,6 +72,12 @@ static const char *loaded_as(const conversion *v, const char *folder) {
     return json_string_value(json_array_get(json_object_get(v->m->index, folder), 1));
 }
 
+/* model_index.json keeps a component that was left out as [null, null], or not at all. */
+static bool left_out(const conversion *v, const char *folder) {
+    const json_t *entry = json_object_get(v->m->index, folder);
+    return json_is_null(entry) || (json_array_size(entry) > 1 && json_is_null(json_array_get(entry, 1)));
+}
+
 static bool wanted(const conversion *v, const char *package) {
     const char *list = v->o->components;
     if (!list) return true;
@@ -107,7 +113,7 @@ static alloy_status read_parts(conversion *v) {
     for (const ay_part_row *row = v->m->row->parts; row->package; row++) {
         char *dir = ay_path_join(a, v->source, row->folder), *file = dir ? ay_path_join(a, dir, "config.json") : NULL;
         if (!file) return ay_nomem(cx);
-        if (row->optional && ay_path_kind_of(dir) == AY_PATH_NONE) continue;
+        if (row->optional && (left_out(v, row->folder) || ay_path_kind_of(dir) == AY_PATH_NONE)) continue;
         int i = v->m->n_parts;
         AY_TRY(ay_json_read(cx, file, &v->configs[i]));
         AY_TRY(ay_model_add_part(cx, v->m, row, file, v->configs[i], loaded_as(v, row->folder)));
@@ -120,6 +126,7 @@ static alloy_status read_parts(conversion *v) {
         char *dir = ay_path_join(a, v->source, v->m->row->tokenizers[i]);
         ay_tokenizer *tok = NULL;
         if (!dir) return ay_nomem(cx);
+        if (!ay_tokenizer_needed(v->m, v->m->row->tokenizers[i])) continue;
         AY_TRY(ay_tokenizer_open(cx, dir, &tok));
         v->m->token_limits[i] = ay_tokenizer_max_length(tok);
         ay_tokenizer_close(&tok);
@@ -346,7 +353,9 @@ static alloy_status write_all(conversion *v, json_t *components, json_t *predict
     for (int i = 0; i < v->m->n_parts; i++) {
         if (v->graphs[i]) AY_TRY(write_part(v, i, components));
     }
-    for (const char *const *t = v->m->row->tokenizers; *t; t++) AY_TRY(copy_folder(v, *t));
+    for (const char *const *t = v->m->row->tokenizers; *t; t++) {
+        if (ay_tokenizer_needed(v->m, *t)) AY_TRY(copy_folder(v, *t));
+    }
     AY_TRY(write_manifest(v, components, prediction));
     if (!v->o->skip_validation) AY_TRY(validate_all(v));
     AY_TRY(check_final(v));

@@ -43,6 +43,14 @@ const ay_model_part *ay_model_find(const ay_model *m, const char *package) {
     return NULL;
 }
 
+bool ay_tokenizer_needed(const ay_model *m, const char *tokenizer) {
+    for (const ay_part_row *row = m->row->parts; row->package; row++) {
+        if (!row->optional || strncmp(row->folder, "text_encoder", 12) != 0 || strcmp(row->folder + 12, tokenizer + 9) != 0) continue;
+        return ay_model_find(m, row->package) != NULL;
+    }
+    return true;
+}
+
 /* A transformers config.json names the model it was saved from, which may be larger than the part that is used of it
  * ("T5ForConditionalGeneration"): there the class that the pipeline loads it with comes first. */
 static const char *class_of(const json_t *config, const ay_part_row *row, const char *loaded_as) {

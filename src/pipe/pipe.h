@@ -7,7 +7,7 @@
  *   manifest.c  alloy.json                               run.c       model folder + prompt -> pictures
  *   sched*.c    timesteps and steps, one list            pipe_*.c    one pipeline family each
  *   validate.c  model folders and packages, checked
- *   flow.c      flow-matching schedule and step          latents.c   between noise and picture
+ *   latents.c   between noise and picture
  */
 #ifndef AY_PIPE_H
 #define AY_PIPE_H
@@ -78,6 +78,8 @@ alloy_status ay_model_open(ay_ctx *cx, const char *dir, ay_model **out);
 void ay_model_close(ay_model **m);
 /** By package name; NULL when this model has no such part. */
 const ay_model_part *ay_model_find(const ay_model *m, const char *package);
+/** Not when its text encoder ("text_encoder_3" of "tokenizer_3") is an optional one that this model has not. */
+bool ay_tokenizer_needed(const ay_model *m, const char *tokenizer);
 /** Reads class and configuration of one part from its config JSON (borrowed) and adds it to the model. `what` names the file;
  *  `loaded_as` (may be NULL) is the class the pipeline loads it with. */
 alloy_status ay_model_add_part(ay_ctx *cx, ay_model *m, const ay_part_row *row, const char *what, const json_t *config,
@@ -167,16 +169,21 @@ alloy_status ay_latents_save(ay_stage *x, int64_t c, int64_t h, int64_t w, const
 /** latents / scaling + shift (in place) through VAEDecoder, each picture to the request. */
 alloy_status ay_latents_decode(ay_stage *x, int64_t c, int64_t h, int64_t w, double scaling, double shift, float *latents);
 
-/* ---- flow matching (flow.c) ------------------------------------------------------------------------------------------------------- */
+/* ---- flow matching (sched_flow.c) ------------------------------------------------------------------------------------------------- */
 
 typedef struct ay_flow {
     int steps;
     float *sigmas; /* steps + 1, the last one terminal */
     float *timesteps;
+    bool stochastic;
 } ay_flow;
-/** The schedule of diffusers' FlowMatchEulerDiscreteScheduler for its own configuration; `tokens`: length of the picture's
- *  sequence, for the resolution-dependent shift. In `arena`. */
-alloy_status ay_flow_schedule(ay_ctx *cx, ay_arena *arena, const json_t *config, int steps, int64_t tokens, ay_flow *out);
+/** What a pipeline says about its picture. */
+typedef struct ay_flow_ask {
+    int64_t tokens; /* length of the picture's sequence, for the resolution-dependent shift */
+    bool even;      /* the pipeline's own sigmas, evenly from 1 to 1 / steps; else between the trained range's ends */
+} ay_flow_ask;
+/** The schedule of diffusers' FlowMatchEulerDiscreteScheduler for its own configuration. In `arena`. */
+alloy_status ay_flow_schedule(ay_ctx *cx, ay_arena *arena, const json_t *config, int steps, const ay_flow_ask *ask, ay_flow *out);
 /** sample += (sigma[i+1] - sigma[i]) * velocity, in float32. */
 void ay_flow_step(const ay_flow *f, int i, const float *velocity, float *sample, int64_t n);
 

@@ -161,7 +161,8 @@ typedef struct flux_loop {
 } flux_loop;
 
 static alloy_status prepare_loop(flux_run *x, flux_loop *l) {
-    AY_TRY(ay_sched_open(x->s.cx, x->arena, x->s.m->scheduler, x->s.r->o->scheduler, x->s.r->steps, x->tokens * 4 * x->f.channels, x->tokens,
+    const ay_flow_ask ask = {x->tokens, .even = true};
+    AY_TRY(ay_sched_open(x->s.cx, x->arena, x->s.m->scheduler, x->s.r->o->scheduler, x->s.r->steps, x->tokens * 4 * x->f.channels, &ask,
                          &l->sched));
     l->img_ids = ay_alloc(x->arena, (size_t)(x->tokens * 3) * sizeof(float));
     l->txt_ids = ay_alloc(x->arena, (size_t)(x->text * 3) * sizeof(float));

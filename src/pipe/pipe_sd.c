@@ -208,7 +208,7 @@ typedef struct sd_loop {
 
 static alloy_status prepare_loop(sd_run *x, sd_loop *l) {
     int64_t n = x->f.channels * x->h * x->w;
-    AY_TRY(ay_sched_open(x->s.cx, x->arena, x->s.m->scheduler, x->s.r->o->scheduler, x->s.r->steps, n, 0, &l->sched));
+    AY_TRY(ay_sched_open(x->s.cx, x->arena, x->s.m->scheduler, x->s.r->o->scheduler, x->s.r->steps, n, NULL, &l->sched));
     l->scaled = ay_alloc(x->arena, (size_t)n * sizeof(float));
     for (int i = 0; i < 2; i++) l->guess[i] = ay_alloc(x->arena, (size_t)n * sizeof(float));
     if (!l->scaled || !l->guess[0] || !l->guess[1]) return ay_nomem(x->s.cx);

@@ -6,12 +6,13 @@
 
 #include <string.h>
 
-extern const ay_pipe_row ay_pipe_flux, ay_pipe_sd, ay_pipe_sdxl;
+extern const ay_pipe_row ay_pipe_flux, ay_pipe_sd, ay_pipe_sdxl, ay_pipe_sd3;
 
 static const ay_pipe_row *const rows[] = {
     &ay_pipe_flux,
     &ay_pipe_sd,
     &ay_pipe_sdxl,
+    &ay_pipe_sd3,
 };
 
 const ay_pipe_row *const *ay_pipe_list(int *n) {

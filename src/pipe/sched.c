@@ -8,29 +8,11 @@
 #include <math.h>
 #include <string.h>
 
-extern const ay_sched_row ay_sched_euler, ay_sched_euler_ancestral, ay_sched_heun, ay_sched_ddim, ay_sched_pndm,
+extern const ay_sched_row ay_sched_flow_euler, ay_sched_flow_heun, ay_sched_flow_lcm, ay_sched_euler, ay_sched_euler_ancestral, ay_sched_heun, ay_sched_ddim, ay_sched_pndm,
     ay_sched_lcm, ay_sched_dpm, ay_sched_dpm_karras, ay_sched_dpm_sde, ay_sched_dpm_sde_karras, ay_sched_unipc;
 
-/* Flow matching with Euler steps is flow.c's. */
-static alloy_status flow_begin(ay_ctx *cx, ay_sched *s, const json_t *config) {
-    AY_TRY(ay_flow_schedule(cx, s->arena, config, s->steps, s->tokens, &s->flow));
-    s->calls = s->flow.steps;
-    s->timesteps = s->flow.timesteps;
-    s->sigmas = s->flow.sigmas;
-    return ALLOY_OK;
-}
-static void flow_step(ay_sched *s, int i, const float *model, float *sample, ay_rng *rng) {
-    ay_flow_step(&s->flow, i, model, sample, s->n);
-}
-static const ay_sched_row flow_euler = {.class_name = "FlowMatchEulerDiscreteScheduler",
-                                        .name = "euler",
-                                        .label = "Euler",
-                                        .flow = true,
-                                        .begin = flow_begin,
-                                        .step = flow_step};
-
 static const ay_sched_row *const rows[] = {
-    &flow_euler,     &ay_sched_euler, &ay_sched_euler_ancestral, &ay_sched_heun,    &ay_sched_ddim,
+    &ay_sched_flow_euler, &ay_sched_flow_heun, &ay_sched_flow_lcm, &ay_sched_euler, &ay_sched_euler_ancestral, &ay_sched_heun,    &ay_sched_ddim,
     &ay_sched_pndm,  &ay_sched_dpm,   &ay_sched_dpm_karras,      &ay_sched_dpm_sde, &ay_sched_dpm_sde_karras,
     &ay_sched_unipc, &ay_sched_lcm,
 };
@@ -43,13 +25,20 @@ const ay_sched_row *const *ay_sched_list(int *n) {
 
 /* ---- choosing --------------------------------------------------------------------------------------------- */
 
+static ay_sched_kind kind_of(const json_t *config, const char *class_name) {
+    const char *predicts = json_string_value(json_object_get(config, "prediction_type"));
+    bool flow = strncmp(class_name, "FlowMatch", 9) == 0 || json_is_true(json_object_get(config, "use_flow_sigmas")) ||
+                (predicts && strcmp(predicts, "flow_prediction") == 0);
+    return flow ? AY_SCHED_FLOW : AY_SCHED_NOISE;
+}
+
 alloy_status ay_sched_choose(ay_ctx *cx, const json_t *config, const char *name, const ay_sched_row **out) {
     const char *own = json_string_value(json_object_get(config, "_class_name"));
     if (!own) own = "FlowMatchEulerDiscreteScheduler";
-    bool flow = strncmp(own, "FlowMatch", 9) == 0;
+    ay_sched_kind kind = kind_of(config, own);
     const char *wanted = name ? name : own;
     for (int i = 0; i < N_ROWS; i++) {
-        if (rows[i]->flow != flow ||
+        if (!(rows[i]->kind & kind) ||
             (strcmp(rows[i]->class_name, wanted) != 0 && (!name || strcmp(rows[i]->name, name) != 0)))
             continue;
         *out = rows[i];
@@ -57,7 +46,7 @@ alloy_status ay_sched_choose(ay_ctx *cx, const json_t *config, const char *name,
     }
     ay_buf known = {0};
     for (int i = 0; i < N_ROWS; i++) {
-        if (rows[i]->flow == flow) ay_buf_printf(&known, "%s%s", known.len ? ", " : "", rows[i]->name);
+        if (rows[i]->kind & kind) ay_buf_printf(&known, "%s%s", known.len ? ", " : "", rows[i]->name);
     }
     alloy_status st = name ? ay_fail(cx, ALLOY_E_USAGE, "scheduler \"%s\" is not known for this model; known are: %s", name,
                                      known.data ? known.data : "")
@@ -69,7 +58,7 @@ alloy_status ay_sched_choose(ay_ctx *cx, const json_t *config, const char *name,
 }
 
 alloy_status ay_sched_open(ay_ctx *cx, ay_arena *arena, const json_t *config, const char *name, int steps, int64_t n,
-                           int64_t tokens, ay_sched **out) {
+                           const ay_flow_ask *ask, ay_sched **out) {
     ay_sched *s = ay_alloc(arena, sizeof *s);
     if (!s) return ay_nomem(cx);
     AY_TRY(ay_sched_choose(cx, config, name, &s->row));
@@ -77,10 +66,11 @@ alloy_status ay_sched_open(ay_ctx *cx, ay_arena *arena, const json_t *config, co
     s->arena = arena;
     s->steps = steps;
     s->n = n;
-    s->tokens = tokens;
+    s->ask = ask;
     s->init_sigma = 1;
-    if (!s->row->flow) AY_TRY(ay_sched_read_betas(cx, s, config));
+    if (s->row->kind & AY_SCHED_NOISE) AY_TRY(ay_sched_read_betas(cx, s, config));
     AY_TRY(s->row->begin(cx, s, config));
+    s->ask = NULL;
     *out = s;
     return ALLOY_OK;
 }
@@ -94,6 +84,21 @@ void ay_sched_scale(const ay_sched *s, int i, const float *sample, float *out) {
 
 void ay_sched_step(ay_sched *s, int i, const float *model, float *sample, ay_rng *rng) {
     s->row->step(s, i, model, sample, rng);
+}
+
+alloy_status ay_sched_twice(ay_ctx *cx, ay_sched *s, const float *t, const float *sigmas) {
+    int calls = 2 * s->steps - 1;
+    float *times = ay_alloc(s->arena, (size_t)calls * sizeof *times), *twice = ay_alloc(s->arena, (size_t)(calls + 1) * sizeof *twice);
+    if (!times || !twice) return ay_nomem(cx);
+    for (int i = 0; i < calls; i++) { /* 0, 1, 1, 2, 2, ... */
+        times[i] = t[(i + 1) / 2];
+        twice[i] = sigmas[(i + 1) / 2];
+    }
+    twice[calls] = sigmas[s->steps];
+    s->timesteps = times;
+    s->sigmas = twice;
+    s->calls = calls;
+    return ALLOY_OK;
 }
 
 alloy_status ay_sched_keep(ay_ctx *cx, ay_sched *s, int count) {
@@ -135,7 +140,7 @@ static alloy_status choice(ay_ctx *cx, const json_t *j, const char *key, const c
 }
 
 /* Null counts as absent. */
-static alloy_status refuse(ay_ctx *cx, const json_t *j, const char *const *keys) {
+alloy_status ay_sched_refuse(ay_ctx *cx, const json_t *j, const char *const *keys) {
     for (; *keys; keys++) {
         const json_t *v = json_object_get(j, *keys);
         if (v && !json_is_null(v) && !json_is_false(v)) {
@@ -144,6 +149,11 @@ static alloy_status refuse(ay_ctx *cx, const json_t *j, const char *const *keys)
         }
     }
     return ALLOY_OK;
+}
+
+alloy_status ay_sched_one_spacing(ay_ctx *cx, bool karras, bool exponential, bool beta) {
+    if (karras + exponential + beta <= 1) return ALLOY_OK;
+    return ay_fail(cx, ALLOY_E_MISMATCH, "%s: only one of use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas can be true", what);
 }
 
 /* So that the last one has no signal left at all (scheduling_ddim.py, rescale_zero_terminal_snr): betas anew. */
@@ -190,7 +200,7 @@ alloy_status ay_sched_read_betas(ay_ctx *cx, ay_sched *s, const json_t *j) {
     static const char *const types[] = {"discrete", NULL};
     int prediction, spacing, schedule, final, only;
     double from, to;
-    AY_TRY(refuse(cx, j, refused));
+    AY_TRY(ay_sched_refuse(cx, j, refused));
     AY_TRY(choice(cx, j, "interpolation_type", "linear", interpolations, &only));
     AY_TRY(choice(cx, j, "timestep_type", "discrete", types, &only));
     AY_TRY(choice(cx, j, "prediction_type", "epsilon", predictions, &prediction));

@@ -12,11 +12,14 @@
 
 typedef struct ay_sched ay_sched;
 
+/** What a model predicts: noise (or what follows from it), or a velocity between picture and noise. */
+typedef enum ay_sched_kind { AY_SCHED_NOISE = 1, AY_SCHED_FLOW = 2 } ay_sched_kind;
+
 typedef struct ay_sched_row {
     const char *class_name; /* in diffusers */
     const char *name;       /* on the command line */
     const char *label;      /* in a picture's settings, in the words of other tools */
-    bool flow;              /* for models that predict a velocity between picture and noise */
+    unsigned kind;          /* of models it is for, ay_sched_kind; several may be */
     const char *spacing;    /* timestep_spacing where the configuration has none */
     const char *betas;      /* beta_schedule, the same */
     double beta_start, beta_end;
@@ -40,7 +43,7 @@ struct ay_sched {
     int steps;        /* asked for */
     int calls;        /* of the model: more than steps where a method needs more */
     int64_t n;        /* numbers in one sample */
-    int64_t tokens;   /* length of the picture's sequence, for flow matching */
+    const ay_flow_ask *ask; /* may be NULL; only while beginning */
     float *timesteps; /* [calls] */
     float *sigmas;    /* noise over signal, the last one where it ends; [steps + 1] (or what the method says) */
     float init_sigma; /* the first noise is multiplied with it */
@@ -64,9 +67,9 @@ const ay_sched_row *const *ay_sched_list(int *n);
 /** The row for a model whose scheduler_config.json is `config`: `name` (class or short name) when not NULL, else the
  *  configuration's own. A name that does not fit the model is a sentence that lists those that do. */
 alloy_status ay_sched_choose(ay_ctx *cx, const json_t *config, const char *name, const ay_sched_row **out);
-/** In `arena`. */
+/** In `arena`. `ask`, for flow matching, may be NULL. */
 alloy_status ay_sched_open(ay_ctx *cx, ay_arena *arena, const json_t *config, const char *name, int steps, int64_t n,
-                           int64_t tokens, ay_sched **out);
+                           const ay_flow_ask *ask, ay_sched **out);
 /** Before each picture. */
 void ay_sched_start(ay_sched *s);
 void ay_sched_scale(const ay_sched *s, int i, const float *sample, float *out);
@@ -82,6 +85,14 @@ void ay_sched_space(const ay_sched *s, int count, bool whole, bool plus_one, dou
 /** sigmas[steps + 1] at the timesteps t[steps], respaced if the configuration says so, and then t after them. `whole`, for
  *  the multistep methods: timesteps are whole numbers, and respacing goes from the first to the last training step. */
 alloy_status ay_sched_sigmas(ay_ctx *cx, ay_sched *s, double *t, bool whole);
+/** Settings that would change the picture and are not known here: refused unless null or false. */
+alloy_status ay_sched_refuse(ay_ctx *cx, const json_t *config, const char *const *keys);
+/** At most one way of respacing sigmas. */
+alloy_status ay_sched_one_spacing(ay_ctx *cx, bool karras, bool exponential, bool beta);
+/** The p-quantile of the beta distribution with both parameters `a` (sched_flow.c). */
+double ay_beta_quantile(double p, double a);
+/** calls = 2 * steps - 1: every timestep t[steps] but the first twice, and sigmas[steps + 1] likewise but for the end. */
+alloy_status ay_sched_twice(ay_ctx *cx, ay_sched *s, const float *t, const float *sigmas);
 alloy_status ay_sched_keep(ay_ctx *cx, ay_sched *s, int count);
 /** The oldest of the first `count` kept becomes the newest, kept[0], which is returned to be filled. */
 float *ay_sched_rotate(ay_sched *s, int count);

@@ -161,6 +161,7 @@ static void lcm_step(ay_sched *s, int i, const float *model, float *sample, ay_r
 
 const ay_sched_row ay_sched_ddim = {.class_name = "DDIMScheduler",
                                     .name = "ddim",
+                                    .kind = AY_SCHED_NOISE,
                                     .label = "DDIM",
                                     .spacing = "leading",
                                     .betas = "linear",
@@ -171,6 +172,7 @@ const ay_sched_row ay_sched_ddim = {.class_name = "DDIMScheduler",
                                     .step = ddim_step};
 const ay_sched_row ay_sched_pndm = {.class_name = "PNDMScheduler",
                                     .name = "pndm",
+                                    .kind = AY_SCHED_NOISE,
                                     .label = "PLMS",
                                     .spacing = "leading",
                                     .betas = "linear",
@@ -180,6 +182,7 @@ const ay_sched_row ay_sched_pndm = {.class_name = "PNDMScheduler",
                                     .step = pndm_step};
 const ay_sched_row ay_sched_lcm = {.class_name = "LCMScheduler",
                                    .name = "lcm",
+                                   .kind = AY_SCHED_NOISE,
                                    .label = "LCM",
                                    .spacing = "leading",
                                    .betas = "scaled_linear",

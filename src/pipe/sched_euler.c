@@ -74,7 +74,6 @@ static alloy_status begin_with_noise(ay_ctx *cx, ay_sched *s, const json_t *conf
 enum { FIRST_SAMPLE, FIRST_DIRECTION }; /* in kept[] */
 
 static alloy_status heun_begin(ay_ctx *cx, ay_sched *s, const json_t *config) {
-    int n = s->steps, calls = 2 * n - 1;
     double range;
     bool clip;
     AY_TRY(ay_json_bool_or(cx, "scheduler_config.json", config, "clip_sample", false, &clip));
@@ -82,17 +81,7 @@ static alloy_status heun_begin(ay_ctx *cx, ay_sched *s, const json_t *config) {
     s->ends_at_min = false; /* the class has it not */
     s->clip = clip ? (float)range : 0;
     AY_TRY(begin(cx, s, config));
-    float *t = ay_alloc(s->arena, (size_t)calls * sizeof *t),
-          *sigmas = ay_alloc(s->arena, (size_t)(calls + 1) * sizeof *sigmas);
-    if (!t || !sigmas) return ay_nomem(cx);
-    for (int i = 0; i < calls; i++) { /* 0, 1, 1, 2, 2, ... */
-        t[i] = s->timesteps[(i + 1) / 2];
-        sigmas[i] = s->sigmas[(i + 1) / 2];
-    }
-    sigmas[calls] = s->sigmas[n];
-    s->timesteps = t;
-    s->sigmas = sigmas;
-    s->calls = calls;
+    AY_TRY(ay_sched_twice(cx, s, s->timesteps, s->sigmas));
     return ay_sched_keep(cx, s, 2);
 }
 
@@ -116,6 +105,7 @@ static void heun_step(ay_sched *s, int i, const float *model, float *sample, ay_
 
 const ay_sched_row ay_sched_euler = {.class_name = "EulerDiscreteScheduler",
                                      .name = "euler",
+                                     .kind = AY_SCHED_NOISE,
                                      .label = "Euler",
                                      .spacing = "linspace",
                                      .betas = "linear",
@@ -127,6 +117,7 @@ const ay_sched_row ay_sched_euler = {.class_name = "EulerDiscreteScheduler",
                                      .step = step};
 const ay_sched_row ay_sched_euler_ancestral = {.class_name = "EulerAncestralDiscreteScheduler",
                                                .name = "euler_ancestral",
+                                               .kind = AY_SCHED_NOISE,
                                                .label = "Euler a",
                                                .spacing = "linspace",
                                                .betas = "linear",
@@ -138,6 +129,7 @@ const ay_sched_row ay_sched_euler_ancestral = {.class_name = "EulerAncestralDisc
                                                .step = step_ancestral};
 const ay_sched_row ay_sched_heun = {.class_name = "HeunDiscreteScheduler",
                                     .name = "heun",
+                                    .kind = AY_SCHED_NOISE,
                                     .label = "Heun",
                                     .spacing = "linspace",
                                     .betas = "linear",

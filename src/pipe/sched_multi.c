@@ -216,7 +216,7 @@ static void unipc_step(ay_sched *s, int i, const float *model, float *sample, ay
 
 #define DPM(short_name, text, begin_function)                                                                               \
     {                                                                                                                       \
-        .class_name = "DPMSolverMultistepScheduler", .name = short_name, .label = text, .spacing = "linspace",              \
+        .class_name = "DPMSolverMultistepScheduler", .name = short_name, .kind = AY_SCHED_NOISE, .label = text, .spacing = "linspace",              \
         .betas = "linear", .beta_start = 0.0001, .beta_end = 0.02, .rescales = true, .begin = begin_function,               \
         .step = dpm_step                                                                                                    \
     }
@@ -226,6 +226,7 @@ const ay_sched_row ay_sched_dpm_sde = DPM("dpmpp_2m_sde", "DPM++ 2M SDE", dpm_be
 const ay_sched_row ay_sched_dpm_sde_karras = DPM("dpmpp_2m_sde_karras", "DPM++ 2M SDE Karras", dpm_begin_sde_karras);
 const ay_sched_row ay_sched_unipc = {.class_name = "UniPCMultistepScheduler",
                                      .name = "unipc",
+                                     .kind = AY_SCHED_NOISE,
                                      .label = "UniPC",
                                      .spacing = "linspace",
                                      .betas = "linear",

@@ -125,6 +125,7 @@ static alloy_status check_sizes(ay_ctx *cx, const ay_model *m, finder *f, int *f
 static alloy_status check_tokenizers(ay_ctx *cx, const ay_model *m, finder *f, int *findings) {
     for (const char *const *name = m->row->tokenizers; *name; name++) {
         ay_tokenizer *t = NULL;
+        if (!ay_tokenizer_needed(m, *name)) continue;
         char *dir = ay_path_join(m->arena, m->dir, *name);
         if (!dir) return ay_nomem(cx);
         AY_TRY(take(cx, f, ay_tokenizer_open(cx, dir, &t), findings));

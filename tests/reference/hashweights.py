@@ -76,12 +76,20 @@ def fill(module, gains=None, prefix=""):
     return module
 
 
-def write_manifest(path, module, dtype="F32", gains=None, prefix=""):
-    """The tensors that fill() sets, as a manifest for ay_hash_write."""
+def fill_buffer(module, name, gains=None):
+    """The same for one buffer that is saved with the weights."""
+    import torch
+
+    b = module.get_buffer(name)
+    b.copy_(torch.from_numpy(values(name, tuple(b.shape), gains)))
+
+
+def write_manifest(path, module, dtype="F32", gains=None, prefix="", buffers=()):
+    """The tensors that fill() and fill_buffer() set, as a manifest for ay_hash_write."""
     with open(path, "w") as f:
         for pattern, gain in gains or ():
             f.write(f"@gain {pattern} {gain!r}\n")
-        for name, p in module.named_parameters():
+        for name, p in [*module.named_parameters(), *((b, module.get_buffer(b)) for b in buffers)]:
             f.write(f"{prefix + name} {dtype} {','.join(map(str, p.shape)) or '-'}\n")
 
 

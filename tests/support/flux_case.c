@@ -34,13 +34,14 @@ const char *ay_flux_golden(ay_test *t, const ay_flux_case *c, const char *name) 
 static bool exists(const char *path) { return ay_path_kind_of(path) != AY_PATH_NONE; }
 
 const char *ay_flux_checkpoint(ay_test *t, const ay_flux_case *c) {
-    static const char *const parts[] = {"transformer", "unet", "text_encoder", "text_encoder_2", "vae"};
+    static const char *const parts[] = {"transformer", "unet", "text_encoder", "text_encoder_2", "text_encoder_3", "vae"};
     const char *tokens = ay_test_golden(t, "flux"), *from = ay_flux_golden(t, c, ""), *to = ay_test_path(t, c->name);
     assert_ok(t->cx, ay_mkdirs(t->cx, to));
     copy_file(t, from, to, "model_index.json");
     copy_dir(t, ay_test_join(t, from, "scheduler"), ay_test_join(t, to, "scheduler"));
     copy_dir(t, ay_test_join(t, tokens, "tokenizer"), ay_test_join(t, to, "tokenizer"));
     copy_dir(t, ay_test_join(t, tokens, c->family ? "tokenizer" : "tokenizer_2"), ay_test_join(t, to, "tokenizer_2"));
+    if (exists(ay_test_join(t, from, "text_encoder_3"))) copy_dir(t, ay_test_join(t, tokens, "tokenizer_2"), ay_test_join(t, to, "tokenizer_3"));
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         const char *stem = strstr(parts[i], "text") ? "model" : "diffusion_pytorch_model", *dir = ay_test_join(t, to, parts[i]);
         const char *manifest = ay_test_join(t, ay_test_join(t, from, parts[i]), "manifest.txt");
