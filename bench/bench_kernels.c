@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
  * Speed of the kernels, each figure beside the machine's own ceiling measured in the same run: multiply-adds against a
- * loop that never leaves the registers, memory against a plain copy, products against OpenBLAS in interleaved pairs (its
- * kernels for this processor named by hand: left alone, it takes some virtual machines for an SSE3 chip).
+ * loop that never leaves the registers, memory against a plain copy, products against OpenBLAS (its kernels for this
+ * processor named by hand: left alone, it takes some virtual machines for an SSE3 chip) and oneDNN in interleaved pairs.
  *
  *   bench_kernels [--quick] [--only=gemm|attn|conv|vec] [--threads=N | --cpu-time]
  */
+#include "cpu/kernel/peak.h"
 #include "cpu/kernel/rows.h"
 
 #include <dlfcn.h>
@@ -16,14 +17,13 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#elif defined(__aarch64__)
-#include <arm_neon.h>
-#endif
 
 typedef void (*sgemm_fn)(int order, int ta, int tb, int m, int n, int k, float alpha, const float *a, int lda,
                          const float *b, int ldb, float beta, float *c, int ldc);
+
+/* oneDNN's row-major C = alpha op(A) op(B) + beta C (dnnl.h). */
+typedef int (*dnnl_fn)(char ta, char tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
+                       const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 
 typedef struct bench {
     ay_exec ex;
@@ -33,6 +33,7 @@ typedef struct bench {
     double peak, copy; /* GFLOP/s, GB/s of all threads */
     const char *only;
     sgemm_fn sgemm;
+    dnnl_fn dnnl;
     float *room; /* big buffers for everyone */
     size_t room_floats;
 } bench;
@@ -83,64 +84,13 @@ static double timed(bench *b, work_fn fn, void *arg) {
     return median(t, b->pairs);
 }
 
-/* ---- multiply-adds that never leave the registers: how many were done --------------------------------------------- */
-
-#if defined(__x86_64__)
-__attribute__((target("avx512f"))) static double fma_avx512(int64_t rounds) {
-    __m512 s[12], x = _mm512_set1_ps(0.5f);
-    for (int i = 0; i < 12; i++) s[i] = x;
-    for (int64_t r = 0; r < rounds * 50; r++) {
-        __asm__ volatile("" : "+v"(x));
-        s[0] = _mm512_fmadd_ps(x, x, s[0]), s[1] = _mm512_fmadd_ps(x, x, s[1]), s[2] = _mm512_fmadd_ps(x, x, s[2]);
-        s[3] = _mm512_fmadd_ps(x, x, s[3]), s[4] = _mm512_fmadd_ps(x, x, s[4]), s[5] = _mm512_fmadd_ps(x, x, s[5]);
-        s[6] = _mm512_fmadd_ps(x, x, s[6]), s[7] = _mm512_fmadd_ps(x, x, s[7]), s[8] = _mm512_fmadd_ps(x, x, s[8]);
-        s[9] = _mm512_fmadd_ps(x, x, s[9]), s[10] = _mm512_fmadd_ps(x, x, s[10]), s[11] = _mm512_fmadd_ps(x, x, s[11]);
-    }
-    for (int i = 0; i < 12; i++) __asm__ volatile("" ::"v"(s[i]));
-    return 50.0 * 12 * 16 * (double)rounds;
-}
-__attribute__((target("avx2,fma"))) static double fma_avx2(int64_t rounds) {
-    __m256 s[12], x = _mm256_set1_ps(0.5f);
-    for (int i = 0; i < 12; i++) s[i] = x;
-    for (int64_t r = 0; r < rounds * 50; r++) {
-        __asm__ volatile("" : "+x"(x));
-        s[0] = _mm256_fmadd_ps(x, x, s[0]), s[1] = _mm256_fmadd_ps(x, x, s[1]), s[2] = _mm256_fmadd_ps(x, x, s[2]);
-        s[3] = _mm256_fmadd_ps(x, x, s[3]), s[4] = _mm256_fmadd_ps(x, x, s[4]), s[5] = _mm256_fmadd_ps(x, x, s[5]);
-        s[6] = _mm256_fmadd_ps(x, x, s[6]), s[7] = _mm256_fmadd_ps(x, x, s[7]), s[8] = _mm256_fmadd_ps(x, x, s[8]);
-        s[9] = _mm256_fmadd_ps(x, x, s[9]), s[10] = _mm256_fmadd_ps(x, x, s[10]), s[11] = _mm256_fmadd_ps(x, x, s[11]);
-    }
-    for (int i = 0; i < 12; i++) __asm__ volatile("" ::"x"(s[i]));
-    return 50.0 * 12 * 8 * (double)rounds;
-}
-#endif
-typedef float quad __attribute__((vector_size(16)));
-static double fma_c(int64_t rounds) {
-    quad s[12], x = {0.5f, 0.5f, 0.5f, 0.5f};
-    for (int i = 0; i < 12; i++) s[i] = x;
-    for (int64_t r = 0; r < rounds * 50; r++) {
-        x[0] = (float)(r & 1);
-        s[0] += x * x, s[1] += x * x, s[2] += x * x, s[3] += x * x, s[4] += x * x, s[5] += x * x;
-        s[6] += x * x, s[7] += x * x, s[8] += x * x, s[9] += x * x, s[10] += x * x, s[11] += x * x;
-    }
-    volatile float keep = 0;
-    for (int i = 0; i < 12; i++) keep = keep + s[i][0];
-    return 50.0 * 12 * 4 * (double)rounds;
-}
-static double fma_loop(ay_isa isa, int64_t rounds) {
-#if defined(__x86_64__)
-    if (ay_isa_allows(isa, AY_ISA_AVX512)) return fma_avx512(rounds);
-    if (ay_isa_allows(isa, AY_ISA_AVX2)) return fma_avx2(rounds);
-#endif
-    return fma_c(rounds);
-}
-
 /* ---- ceilings ----------------------------------------------------------------------------------------------------- */
 
-enum { PEAK_ROUNDS = 1000 };
-static void peak_tile(void *arg, int64_t tile, int thread) { fma_loop(((bench *)arg)->ex.isa, PEAK_ROUNDS); }
+enum { PEAK_ROUNDS = 50000 };
+static void peak_tile(void *arg, int64_t tile, int thread) { ay_peak_pick(((bench *)arg)->ex.isa)->f32(PEAK_ROUNDS); }
 static void peak_run(bench *b, void *arg) { ay_parallel(b->ex.pool, b->threads * 8, peak_tile, b, NULL); }
 static double peak_now(bench *b) {
-    return 2e-9 * fma_loop(b->ex.isa, PEAK_ROUNDS) * b->threads * 8 / once(b, peak_run, NULL);
+    return 1e-9 * ay_peak_pick(b->ex.isa)->f32(1) * PEAK_ROUNDS * b->threads * 8 / once(b, peak_run, NULL);
 }
 
 typedef struct span {
@@ -188,6 +138,23 @@ static void blas_run(bench *b, void *arg) {
     b->sgemm(101, 111, 112, (int)g->m, (int)g->n, (int)g->k, 1, g->a, (int)g->k, g->b, (int)g->k, 0, g->c, (int)g->n);
 }
 
+static void dnnl_run(bench *b, void *arg) {
+    const ay_gemm *g = arg;
+    b->dnnl('N', 'T', g->m, g->n, g->k, 1, g->a, g->k, g->b, g->k, 0, g->c, g->n);
+}
+
+/** The same product by a library, in pairs with ours: its median rate and the median of the ratios. */
+typedef struct rival {
+    const char *name;
+    work_fn run;
+    double times[16], ratio[16];
+} rival;
+
+static void print_rivals(const bench *b, rival *r, int n, double flops) {
+    for (int i = 0; i < n; i++)
+        printf("  %.2f x %s float32 (%.0f)", median(r[i].ratio, b->pairs), r[i].name, flops / median(r[i].times, b->pairs));
+}
+
 static void gemm_row(bench *b, int64_t m, int64_t n, int64_t k, ay_dtype t) {
     float *a = b->room, *w = a + m * k, *c = w + n * k;
     ay_weight weight = {
@@ -204,29 +171,37 @@ static void gemm_row(bench *b, int64_t m, int64_t n, int64_t k, ay_dtype t) {
     if (t == AY_F32) weight.data = w;
     blas.b = w;
     need_scratch(b, ay_gemm_scratch(b->ex.isa, b->threads, &g));
-    double flops = 2e-9 * (double)m * (double)n * (double)k, ours[16], theirs[16], ratio[16], peak[16];
+    double flops = 2e-9 * (double)m * (double)n * (double)k, ours[16], peak[16];
+    rival rivals[2];
+    int n_rivals = 0;
+    if (b->sgemm) rivals[n_rivals++] = (rival){.name = "OpenBLAS", .run = blas_run};
+    if (b->dnnl) rivals[n_rivals++] = (rival){.name = "oneDNN", .run = dnnl_run};
     for (int i = 0; i < b->pairs; i++) {
+        usleep(n_rivals ? 5000 : 0); /* the libraries' threads spin for a while after their work */
         ours[i] = once(b, gemm_run, &g);
-        if (b->sgemm) theirs[i] = once(b, blas_run, &blas);
-        peak[i] = peak_now(b);
-        ratio[i] = b->sgemm ? theirs[i] / ours[i] : 0;
-        peak[i] = flops / ours[i] / peak[i];
+        peak[i] = flops / ours[i] / peak_now(b);
+        for (int r = 0; r < n_rivals; r++) {
+            rivals[r].times[i] = once(b, rivals[r].run, &blas);
+            rivals[r].ratio[i] = rivals[r].times[i] / ours[i];
+        }
     }
     double bytes = 1e-9 * (double)ay_dtype_bytes(t, n * k), s = median(ours, b->pairs);
     printf("  %5lld x %5lld x %5lld  %-8s %9.3f ms %7.1f GFLOP/s %4.0f %% of FMA", (long long)m, (long long)n, (long long)k,
            ay_dtype_name(t), s * 1e3, flops / s, 100 * median(peak, b->pairs));
     if (m <= 16) printf("  weight read at %.1f GB/s", bytes / s);
-    if (b->sgemm)
-        printf("  %.2f x OpenBLAS float32 (%.1f GFLOP/s)", median(ratio, b->pairs), flops / median(theirs, b->pairs));
+    print_rivals(b, rivals, n_rivals, flops);
     printf("\n");
     fflush(stdout);
 }
 
 static void bench_gemm(bench *b, bool quick) {
-    static const int64_t shapes[][3] = {{256, 3072, 3072}, {1024, 768, 768},    {1536, 3072, 3072},  {512, 4096, 4096},
-                                        {77, 768, 3072},   {1536, 12288, 3072}, {1536, 3072, 15360}, {4608, 3072, 3072}};
+    /* m, n, k of FLUX.1's two streams and joined blocks at 512 and 1024 pixels, SDXL and SD 1.5's feed-forward and attention,
+     * T5-XXL's feed-forward: twelve */
+    static const int64_t shapes[][3] = {{1280, 12288, 3072}, {256, 10240, 1280}, {1024, 1280, 1280},  {256, 3072, 3072},
+                                        {1024, 3072, 3072},  {1280, 3072, 15360}, {1024, 3072, 12288}, {4608, 12288, 3072},
+                                        {1024, 10240, 1280}, {1024, 1280, 5120},  {256, 10240, 4096},  {256, 4096, 10240}};
     printf("products [m, k] x [n, k] transposed: m x n x k\n");
-    for (int i = 0; i < (quick ? 3 : 8); i++) gemm_row(b, shapes[i][0], shapes[i][1], shapes[i][2], AY_F16);
+    for (int i = 0; i < (quick ? 4 : 12); i++) gemm_row(b, shapes[i][0], shapes[i][1], shapes[i][2], AY_F16);
     gemm_row(b, 1536, 3072, 3072, AY_F32);
     gemm_row(b, 1536, 3072, 3072, AY_I8);
     gemm_row(b, 1536, 3072, 3072, AY_I4);
@@ -457,6 +432,18 @@ static void find_blas(bench *b) {
     printf("OpenBLAS runs its kernels for %s (OPENBLAS_CORETYPE=%s)\n", core ? core() : "?", getenv("OPENBLAS_CORETYPE"));
 }
 
+static void find_dnnl(bench *b) {
+    static const char *const names[] = {"libdnnl.so.3", "libdnnl.so.2", "libdnnl.so"};
+    char n[16];
+    void *lib = NULL;
+    snprintf(n, sizeof n, "%d", b->threads);
+    setenv("OMP_NUM_THREADS", n, 1);
+    setenv("OMP_WAIT_POLICY", "passive", 0); /* its threads are not to spin while ours work */
+    for (int i = 0; i < 3 && !lib; i++) lib = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+    if (lib) *(void **)&b->dnnl = dlsym(lib, "dnnl_sgemm");
+    if (!b->dnnl) printf("oneDNN is not installed (libdnnl-dev): no comparison with it\n");
+}
+
 int main(int argc, char **argv) {
     bench b = {.pairs = 5, .seconds = 0.02, .clock = CLOCK_MONOTONIC};
     bool quick = false;
@@ -476,13 +463,14 @@ int main(int argc, char **argv) {
     b.ex.isa = ay_isa_best();
     if (cap && ay_isa_from_name(cap) >= 0 && ay_isa_allows(b.ex.isa, (ay_isa)ay_isa_from_name(cap)))
         b.ex.isa = (ay_isa)ay_isa_from_name(cap);
-    b.room_floats = (size_t)96 << 20;
+    b.room_floats = (size_t)128 << 20;
     b.room = pages(b.room_floats * sizeof(float));
     for (size_t i = 0; i < b.room_floats; i++) b.room[i] = (float)(i * 2654435761u % 1024) * 0x1p-10f - 0.5f;
     blas_left_alone(&b); /* before there are threads */
     b.ex.pool = ay_pool_new(threads);
     b.threads = ay_pool_threads(b.ex.pool);
     find_blas(&b);
+    find_dnnl(&b);
     ceilings(&b);
     if (!b.only || strcmp(b.only, "gemm") == 0) bench_gemm(&b, quick);
     if (!b.only || strcmp(b.only, "attn") == 0) bench_attn(&b, quick);

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * Writes a checkpoint folder of full FLUX.1 shapes with random bfloat16 weights, for measuring what size does:
+ * Writes a checkpoint folder with random bfloat16 weights for any configuration alloy knows, for measuring what size does:
  *
- *   build/bench/gen_checkpoint DIR TOKENIZERS [--double 19] [--single 38] [--t5-layers 24] [--dev]
+ *   build/bench/gen_checkpoint DIR TOKENIZERS [--model FOLDER] [--set FOLDER.KEY=JSON ...]
+ *   build/bench/gen_checkpoint big demo/model --set transformer.num_layers=6 --set transformer.num_single_layers=8
  *
- * TOKENIZERS is a folder that holds tokenizer/ and tokenizer_2/. Standard deviations are those of trained models, about
- * 0.02. Full depth is 24 GB for the transformer and 9.5 GB for the T5 encoder.
+ * FOLDER (default bench/models/flux1) is a checkpoint folder without weights: model_index.json and each component's
+ * config.json. TOKENIZERS holds the tokenizer folders the pipeline wants. --set changes one number of one configuration;
+ * --double N, --single N, --t5-layers N and --dev are short for the depths and the guidance of the default model.
+ * Standard deviations are those of trained models, about 0.02. Full depth of the default is 24 GB for the transformer and
+ * 9.5 GB for the T5 encoder.
  */
 #include "pipe/pipe.h"
 
@@ -13,27 +17,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char index_json[] =
-    "{\"_class_name\": \"FluxPipeline\", \"transformer\": [\"diffusers\", \"FluxTransformer2DModel\"], \"text_encoder\": [\"transformers\", "
-    "\"CLIPTextModel\"], \"text_encoder_2\": [\"transformers\", \"T5EncoderModel\"], \"vae\": [\"diffusers\", \"AutoencoderKL\"]}";
-static const char scheduler_json[] =
-    "{\"_class_name\": \"FlowMatchEulerDiscreteScheduler\", \"num_train_timesteps\": 1000, \"shift\": 1.0, \"use_dynamic_shifting\": false}";
-static const char clip_json[] = "{\"architectures\": [\"CLIPTextModel\"], \"vocab_size\": 49408, \"hidden_size\": 768, \"intermediate_size\": 3072, "
-                                "\"num_hidden_layers\": 12, \"num_attention_heads\": 12, \"max_position_embeddings\": 77, \"hidden_act\": "
-                                "\"quick_gelu\", \"eos_token_id\": 2}";
-static const char t5_json[] = "{\"architectures\": [\"T5EncoderModel\"], \"vocab_size\": 32128, \"d_model\": 4096, \"d_kv\": 64, \"d_ff\": 10240, "
-                              "\"num_layers\": %d, \"num_heads\": 64, \"feed_forward_proj\": \"gated-gelu\"}";
-static const char vae_json[] = "{\"_class_name\": \"AutoencoderKL\", \"latent_channels\": 16, \"block_out_channels\": [128, 256, 512, 512], "
-                               "\"layers_per_block\": 2, \"norm_num_groups\": 32, \"scaling_factor\": 0.3611, \"shift_factor\": 0.1159, "
-                               "\"use_quant_conv\": false, \"use_post_quant_conv\": false}";
-static const char flux_json[] = "{\"_class_name\": \"FluxTransformer2DModel\", \"in_channels\": 64, \"num_layers\": %d, \"num_single_layers\": %d, "
-                                "\"attention_head_dim\": 128, \"num_attention_heads\": 24, \"joint_attention_dim\": 4096, "
-                                "\"pooled_projection_dim\": 768, \"guidance_embeds\": %s, \"axes_dims_rope\": [16, 56, 56]}";
+enum { MOST_SETS = 64 };
 
 typedef struct gen {
     ay_ctx *cx;
     ay_arena *a;
-    const char *dir;
+    const char *dir, *model;
+    const ay_pipe_row *row;
+    const char *sets[MOST_SETS];
+    int n_sets;
     uint16_t *noise; /* NOISE numbers, normal with deviation 0.02, as bfloat16 */
 } gen;
 enum { NOISE = 1 << 22 };
@@ -106,35 +98,61 @@ static alloy_status write_params(gen *g, const ay_graph *graph, const ay_graph *
     return st != ALLOY_OK ? st : closed;
 }
 
-static alloy_status make_graph(gen *g, const char *class_name, const char *kind, const char *config, ay_graph **out) {
-    json_t *j = NULL;
+static alloy_status make_graph(gen *g, const ay_arch *arch, const char *what, const json_t *config, ay_graph **out) {
     void *cfg;
     ay_sizes s = {.latent_height = 8, .latent_width = 8, .text_length = 8};
-    AY_TRY(ay_json_parse(g->cx, class_name, config, strlen(config), &j));
-    const ay_arch *arch = ay_arch_find(class_name, kind);
-    AY_TRY(arch->configure(g->cx, g->a, class_name, j, &cfg));
-    json_decref(j);
+    AY_TRY(arch->configure(g->cx, g->a, what, config, &cfg));
     *out = ay_graph_new(g->cx);
     if (!*out) return ay_nomem(g->cx);
     arch->build(*out, cfg, &s);
     return ay_graph_status(*out);
 }
 
-static alloy_status write_part(gen *g, const char *folder, const char *class_name, const char *kind, const char *kind2, const char *config,
-                               const char *file) {
-    char *dir = ay_path_join(g->a, g->dir, folder);
-    ay_graph *one = NULL, *two = NULL;
-    AY_TRY(ay_mkdirs(g->cx, dir));
-    AY_TRY(ay_file_write(g->cx, ay_path_join(g->a, dir, "config.json"), config, strlen(config)));
-    alloy_status st = make_graph(g, class_name, kind, config, &one);
-    if (st == ALLOY_OK && kind2) st = make_graph(g, class_name, kind2, config, &two);
-    if (st == ALLOY_OK) st = write_params(g, one, two, ay_path_join(g->a, dir, file));
-    ay_graph_free(one);
-    ay_graph_free(two);
+/* --set FOLDER.KEY=JSON onto the configuration of FOLDER. */
+static alloy_status change(gen *g, const char *folder, json_t *config) {
+    size_t n = strlen(folder);
+    for (int i = 0; i < g->n_sets; i++) {
+        const char *set = g->sets[i], *equals = strchr(set, '=');
+        if (strncmp(set, folder, n) != 0 || set[n] != '.' || !equals) continue;
+        json_t *value = json_loads(equals + 1, JSON_DECODE_ANY, NULL);
+        if (!value) return ay_fail(g->cx, ALLOY_E_USAGE, "--set %s: \"%s\" is not JSON", set, equals + 1);
+        json_object_set_new(config, ay_sprintf(g->a, "%.*s", (int)(equals - set - (long)n - 1), set + n + 1), value);
+    }
+    return ALLOY_OK;
+}
+
+/* The parameters of every graph that the pipeline makes of one folder (a VAE's decoder and encoder) go to one file. */
+static alloy_status write_weights(gen *g, const char *folder, const char *class_name, const json_t *config, const char *file) {
+    ay_graph *graphs[2] = {NULL, NULL};
+    int n = 0;
+    alloy_status st = ALLOY_OK;
+    for (const ay_part_row *p = g->row->parts; p->package && st == ALLOY_OK && n < 2; p++) {
+        if (strcmp(p->folder, folder) != 0) continue;
+        const ay_arch *arch = ay_arch_find(class_name, p->graph_kind);
+        if (!arch) st = ay_fail(g->cx, ALLOY_E_UNSUPPORTED, "%s: %s is not known", folder, class_name);
+        else st = make_graph(g, arch, folder, config, &graphs[n++]);
+    }
+    if (st == ALLOY_OK && n) st = write_params(g, graphs[0], graphs[1], file);
+    for (int i = 0; i < n; i++) ay_graph_free(graphs[i]);
     return st;
 }
 
-static alloy_status copy_tokenizer(gen *g, const char *from, const char *name) {
+static alloy_status write_part(gen *g, const char *folder, const char *class_name, bool transformers) {
+    char *dir = ay_path_join(g->a, g->dir, folder), *from = ay_sprintf(g->a, "%s/%s/config.json", g->model, folder);
+    json_t *config = NULL;
+    AY_TRY(ay_mkdirs(g->cx, dir));
+    AY_TRY(ay_json_read(g->cx, from, &config));
+    alloy_status st = change(g, folder, config);
+    char *text = json_dumps(config, JSON_INDENT(1));
+    if (st == ALLOY_OK) st = text ? ay_file_write(g->cx, ay_path_join(g->a, dir, "config.json"), text, strlen(text)) : ay_nomem(g->cx);
+    free(text);
+    const char *file = transformers ? "model.safetensors" : "diffusion_pytorch_model.safetensors";
+    if (st == ALLOY_OK) st = write_weights(g, folder, class_name, config, ay_path_join(g->a, dir, file));
+    json_decref(config);
+    return st;
+}
+
+static alloy_status copy_folder(gen *g, const char *from, const char *name) {
     char **files, *src = ay_path_join(g->a, from, name), *dst = ay_path_join(g->a, g->dir, name);
     int n;
     AY_TRY(ay_mkdirs(g->cx, dst));
@@ -143,36 +161,61 @@ static alloy_status copy_tokenizer(gen *g, const char *from, const char *name) {
     return ALLOY_OK;
 }
 
-static alloy_status generate(gen *g, const char *tokenizers, int layers, int single, int t5_layers, bool dev) {
-    AY_TRY(ay_mkdirs(g->cx, ay_path_join(g->a, g->dir, "scheduler")));
-    AY_TRY(ay_file_write(g->cx, ay_path_join(g->a, g->dir, "model_index.json"), index_json, strlen(index_json)));
-    AY_TRY(ay_file_write(g->cx, ay_path_join(g->a, g->dir, "scheduler/scheduler_config.json"), scheduler_json, strlen(scheduler_json)));
-    AY_TRY(copy_tokenizer(g, tokenizers, "tokenizer"));
-    AY_TRY(copy_tokenizer(g, tokenizers, "tokenizer_2"));
-    AY_TRY(write_part(g, "text_encoder", "CLIPTextModel", "", NULL, clip_json, "model.safetensors"));
-    AY_TRY(write_part(g, "text_encoder_2", "T5EncoderModel", "", NULL, ay_sprintf(g->a, t5_json, t5_layers), "model.safetensors"));
-    AY_TRY(write_part(g, "vae", "AutoencoderKL", "decoder", "encoder", vae_json, "diffusion_pytorch_model.safetensors"));
-    return write_part(g, "transformer", "FluxTransformer2DModel", "", NULL, ay_sprintf(g->a, flux_json, layers, single, dev ? "true" : "false"),
-                      "diffusion_pytorch_model.safetensors");
+static alloy_status generate(gen *g, const char *tokenizers) {
+    char *path = ay_path_join(g->a, g->model, "model_index.json");
+    json_t *index = NULL, *entry;
+    const char *name, *class_name;
+    AY_TRY(ay_json_read(g->cx, path, &index));
+    AY_TRY(ay_json_str(g->cx, path, index, "_class_name", &class_name));
+    g->row = ay_pipe_find(class_name);
+    if (!g->row) return ay_fail(g->cx, ALLOY_E_UNSUPPORTED, "%s: %s is not a pipeline known here", path, class_name);
+    AY_TRY(ay_mkdirs(g->cx, g->dir));
+    AY_TRY(ay_file_copy(g->cx, path, ay_path_join(g->a, g->dir, "model_index.json")));
+    AY_TRY(copy_folder(g, g->model, "scheduler"));
+    for (int i = 0; g->row->tokenizers[i]; i++) AY_TRY(copy_folder(g, tokenizers, g->row->tokenizers[i]));
+    alloy_status st = ALLOY_OK;
+    json_object_foreach(index, name, entry) {
+        const char *library = json_string_value(json_array_get(entry, 0)), *part = json_string_value(json_array_get(entry, 1));
+        if (st == ALLOY_OK && library && part) st = write_part(g, name, part, strcmp(library, "transformers") == 0);
+    }
+    json_decref(index);
+    return st;
+}
+
+/* Words of earlier versions. */
+static const struct { const char *word, *set; } shorthands[] = {
+    {"--double", "transformer.num_layers"}, {"--single", "transformer.num_single_layers"}, {"--t5-layers", "text_encoder_2.num_layers"}};
+
+static bool parse(gen *g, int argc, char **argv) {
+    for (int i = 3; i < argc && g->n_sets < MOST_SETS; i++) {
+        bool known = false;
+        if (strcmp(argv[i], "--dev") == 0) {
+            g->sets[g->n_sets++] = "transformer.guidance_embeds=true";
+            continue;
+        }
+        if (i + 1 == argc) return false;
+        for (size_t k = 0; k < sizeof shorthands / sizeof *shorthands; k++) {
+            if (strcmp(argv[i], shorthands[k].word) != 0) continue;
+            g->sets[g->n_sets++] = ay_sprintf(g->a, "%s=%s", shorthands[k].set, argv[i + 1]);
+            known = true;
+        }
+        if (strcmp(argv[i], "--model") == 0) g->model = argv[i + 1];
+        else if (strcmp(argv[i], "--set") == 0) g->sets[g->n_sets++] = argv[i + 1];
+        else if (!known) return false;
+        i++;
+    }
+    return argc >= 3;
 }
 
 int main(int argc, char **argv) {
-    int layers = 19, single = 38, t5_layers = 24;
-    bool dev = false;
-    for (int i = 3; i < argc; i++) {
-        if (strcmp(argv[i], "--dev") == 0) dev = true;
-        else if (i + 1 < argc && strcmp(argv[i], "--double") == 0) layers = atoi(argv[++i]);
-        else if (i + 1 < argc && strcmp(argv[i], "--single") == 0) single = atoi(argv[++i]);
-        else if (i + 1 < argc && strcmp(argv[i], "--t5-layers") == 0) t5_layers = atoi(argv[++i]);
-    }
-    if (argc < 3) {
-        fprintf(stderr, "usage: gen_checkpoint DIR TOKENIZERS [--double 19] [--single 38] [--t5-layers 24] [--dev]\n");
+    gen g = {.dir = argc > 1 ? argv[1] : NULL, .model = "bench/models/flux1", .a = ay_arena_new(), .noise = malloc(NOISE * 2)};
+    if (ay_ctx_open(1, &g.cx) != ALLOY_OK || !g.a || !g.noise) return 1;
+    if (!parse(&g, argc, argv)) {
+        fprintf(stderr, "usage: gen_checkpoint DIR TOKENIZERS [--model FOLDER] [--set FOLDER.KEY=JSON ...]\n");
         return 2;
     }
-    gen g = {.dir = argv[1], .a = ay_arena_new(), .noise = malloc(NOISE * 2)};
-    if (ay_ctx_open(1, &g.cx) != ALLOY_OK || !g.a || !g.noise) return 1;
     fill_noise(g.noise);
-    alloy_status st = generate(&g, argv[2], layers, single, t5_layers, dev);
+    alloy_status st = generate(&g, argv[2]);
     if (st != ALLOY_OK) fprintf(stderr, "gen_checkpoint: %s\n", ay_error_text(g.cx));
     free(g.noise);
     ay_arena_free(g.a);

@@ -44,6 +44,9 @@ int cli_end(app *a, alloy_status st);
 void cli_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /** Clears the progress line before something is printed. */
 void cli_clear(void);
+/** The profile in a report of alloy_run or alloy_bench: where the time of each package went, beside the ceilings in it;
+ *  the `most` longest lines of each (0: all). */
+void cli_print_profile(const char *report, int most);
 /** "12.3 GB", "456 MB" into text of at least 32 bytes. */
 char *cli_bytes(double bytes, char *text);
 
@@ -52,6 +55,7 @@ int cmd_run(int argc, char **argv);
 int cmd_predict(int argc, char **argv);
 int cmd_validate(int argc, char **argv);
 int cmd_info(int argc, char **argv);
+int cmd_bench(int argc, char **argv);
 int cmd_list_models(int argc, char **argv);
 
 /** Options every command has: -q, -v, --json, --threads. */

@@ -16,37 +16,6 @@ typedef struct run_words {
     const char *benchmark_output;
 } run_words;
 
-static int compare_rows(const void *a, const void *b) {
-    double x = json_number_value(json_object_get(*(json_t *const *)a, "seconds"));
-    double y = json_number_value(json_object_get(*(json_t *const *)b, "seconds"));
-    return x < y ? 1 : x > y ? -1 : 0;
-}
-
-static void print_profile(const json_t *profile) {
-    const char *package;
-    json_t *rows;
-    json_object_foreach((json_t *)profile, package, rows) {
-        size_t n = json_array_size(rows);
-        json_t **sorted = malloc((n + 1) * sizeof *sorted);
-        double total = 0;
-        if (!sorted) return;
-        for (size_t i = 0; i < n; i++) {
-            sorted[i] = json_array_get(rows, i);
-            total += json_number_value(json_object_get(sorted[i], "seconds"));
-        }
-        qsort(sorted, n, sizeof *sorted, compare_rows);
-        printf("%s: %.3f s in %zu steps\n", package, total, n);
-        for (size_t i = 0; i < n && i < 25; i++) {
-            double s = json_number_value(json_object_get(sorted[i], "seconds")), f = json_number_value(json_object_get(sorted[i], "flops"));
-            double b = json_number_value(json_object_get(sorted[i], "bytes"));
-            printf("  %8.2f ms %5.1f %%  %8.1f GFLOP/s %7.1f GB/s  %-32s %s\n", s * 1e3, total > 0 ? 100 * s / total : 0, s > 0 ? f / s / 1e9 : 0,
-                   s > 0 ? b / s / 1e9 : 0, json_string_value(json_object_get(sorted[i], "what")),
-                   json_string_value(json_object_get(sorted[i], "scope")));
-        }
-        free(sorted);
-    }
-}
-
 static void print_report(const app *a, uint64_t seed, const char *text) {
     if (!text) return;
     if (a->json) {
@@ -56,7 +25,7 @@ static void print_report(const app *a, uint64_t seed, const char *text) {
     json_t *j = json_loads(text, 0, NULL), *file;
     size_t i;
     json_array_foreach(json_object_get(j, "files"), i, file) printf("%s\n", json_string_value(file));
-    if (json_object_get(j, "profile")) print_profile(json_object_get(j, "profile"));
+    if (json_object_get(j, "profile")) cli_print_profile(text, 25);
     double steps = 0;
     size_t n = json_array_size(json_object_get(j, "steps_s"));
     for (i = 0; i < n; i++) steps += json_number_value(json_array_get(json_object_get(j, "steps_s"), i));

@@ -22,6 +22,7 @@ static const command_row commands[] = {
     {"predict", cmd_predict, "one prediction of any .mlpackage (ML Program)"},
     {"validate", cmd_validate, "check a package or model folder"},
     {"info", cmd_info, "what a checkpoint, package, model folder or picture is"},
+    {"bench", cmd_bench, "how fast this machine is: kernels, or every operation of a model's step"},
     {"list-models", cmd_list_models, "the converted models below a folder"},
 };
 

@@ -131,7 +131,7 @@ typedef struct alloy_run_options {
     const char *latents;         /**< safetensors with the initial noise, or NULL */
     const char *save_latents;    /**< where the final latents go, or NULL */
     const char *emulate;         /**< "float16": round after every op, as a Mac's half precision does; or NULL */
-    bool profile;                /**< fill `report` with the time of every step of the engine */
+    bool profile;                /**< fill `report` with the time of every step of the engine, and the machine's ceilings */
     char **report;               /**< JSON about what was done (times, sizes, files); alloy_free() it. May be NULL */
 } alloy_run_options;
 ALLOY_API void alloy_run_options_init(alloy_run_options *o);
@@ -160,6 +160,19 @@ ALLOY_API alloy_status alloy_validate(alloy_ctx *ctx, const char *path, alloy_fi
 ALLOY_API alloy_status alloy_info(alloy_ctx *ctx, const char *path, char **json);
 /** The converted models below a folder, as a JSON array; alloy_free() it. */
 ALLOY_API alloy_status alloy_list_models(alloy_ctx *ctx, const char *dir, char **json);
+
+/* ---- figures ------------------------------------------------------------------------------------------------------------- */
+
+typedef struct alloy_bench_options {
+    size_t size;
+    alloy_size image_size; /**< of the model's step; 0: what the folder was converted for */
+    int runs;              /**< how often each thing is timed; the median counts. 0: 3 */
+    const char *only;      /**< part of a name: the rows that hold it; NULL: all */
+} alloy_bench_options;
+ALLOY_API void alloy_bench_options_init(alloy_bench_options *o);
+/** Measures this machine's ceilings and, beside them, every operation of one step of the model folder `model`, or kernels at
+ *  the shapes of real models where it is NULL. JSON; alloy_free() it. */
+ALLOY_API alloy_status alloy_bench(alloy_ctx *ctx, const char *model, const alloy_bench_options *o, char **json);
 
 #ifdef __cplusplus
 }

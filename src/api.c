@@ -19,6 +19,7 @@ static void take_options(void *to, size_t mine, const void *from, size_t theirs)
 void alloy_ctx_options_init(alloy_ctx_options *o) { *o = (alloy_ctx_options){.size = sizeof *o}; }
 void alloy_convert_options_init(alloy_convert_options *o) { *o = (alloy_convert_options){.size = sizeof *o}; }
 void alloy_run_options_init(alloy_run_options *o) { *o = (alloy_run_options){.size = sizeof *o, .guidance_scale = -1, .num_images = 1}; }
+void alloy_bench_options_init(alloy_bench_options *o) { *o = (alloy_bench_options){.size = sizeof *o, .runs = 3}; }
 void alloy_predict_options_init(alloy_predict_options *o) { *o = (alloy_predict_options){.size = sizeof *o}; }
 
 alloy_status alloy_ctx_open(const alloy_ctx_options *given, alloy_ctx **out) {
@@ -85,4 +86,13 @@ alloy_status alloy_list_models(alloy_ctx *ctx, const char *dir, char **json) {
     AY_TRY(begin(ctx, dir));
     if (!json) return ay_fail(ctx, ALLOY_E_USAGE, "nowhere to put the answer: json is NULL");
     return ay_list_models(ctx, dir, json);
+}
+
+alloy_status alloy_bench(alloy_ctx *ctx, const char *model, const alloy_bench_options *given, char **json) {
+    alloy_bench_options o;
+    alloy_bench_options_init(&o);
+    take_options(&o, sizeof o, given, given ? given->size : 0);
+    if (!json) return ay_fail(ctx, ALLOY_E_USAGE, "nowhere to put the answer: json is NULL");
+    *json = NULL;
+    return ay_bench(ctx, model, &o, json);
 }

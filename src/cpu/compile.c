@@ -249,7 +249,8 @@ static alloy_status allocate(ay_ctx *cx, ay_program *p) {
         if (p->bufs[i].home == AY_HOME_SLAB) p->bufs[i].base = p->slab + p->bufs[i].offset;
     for (int i = 0; i < p->n_steps; i++) {
         const ay_step *s = &p->steps[i];
-        p->profile[i] = (ay_step_profile){.what = s->what, .scope = s->scope, .flops = s->flops, .bytes = s->bytes};
+        p->profile[i] = (ay_step_profile){.what = s->what, .scope = s->scope, .flops = s->flops, .int8_ops = s->int8_ops,
+                                            .bytes = s->bytes};
     }
     return ALLOY_OK;
 }

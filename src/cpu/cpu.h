@@ -17,7 +17,9 @@ typedef struct ay_compile_opts {
 typedef struct ay_step_profile {
     const char *what;  /* "linear 3072x12288 f16" */
     const char *scope;
-    double seconds, flops, bytes; /* flops = 2 x multiply-adds of products, convolutions, attention */
+    double seconds;
+    double flops, int8_ops; /* 2 x multiply-adds of products, convolutions, attention, by the arithmetic they are done in */
+    double bytes;           /* read and written, each operand once */
     int64_t calls;
 } ay_step_profile;
 
@@ -31,6 +33,7 @@ size_t ay_program_peak(const ay_program *p); /* bytes of slab + scratch + packed
 alloy_status ay_program_run(ay_ctx *cx, ay_program *p, const ay_tensor *in, int n_in, ay_tensor *out, int n_out);
 int64_t ay_program_overflows(const ay_program *p); /* emulate_f16: values that left half's range in the last run */
 void ay_program_profile(ay_program *p, bool on);
+double ay_program_wall(const ay_program *p); /* seconds of the profiled runs, from call to return */
 int ay_program_steps(const ay_program *p, const ay_step_profile **rows);
 
 #endif

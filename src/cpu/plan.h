@@ -52,7 +52,7 @@ struct ay_step {
     int n_io;
     ay_step_io io[AY_STEP_IO];
     const char *what, *scope;
-    double flops, bytes;
+    double flops, int8_ops, bytes; /* int8_ops: of the products done in int8 arithmetic, which then do not count as flops */
 };
 
 typedef struct ay_port {
@@ -79,6 +79,7 @@ struct ay_program {
     ay_tensor **run_out;
     bool profiling;
     ay_step_profile *profile; /* one a step */
+    double wall;              /* seconds of all profiled runs, from call to return */
     int64_t overflows;
 };
 

@@ -171,6 +171,7 @@ static alloy_status run_steps(ay_run *r) {
 }
 
 alloy_status ay_program_run(ay_ctx *cx, ay_program *p, const ay_tensor *in, int n_in, ay_tensor *out, int n_out) {
+    double start = p->profiling ? now() : 0;
     AY_TRY(ay_check_stop(cx));
     if (ay_pool_threads(cx->pool) != p->threads || cx->isa != p->isa)
         return ay_fail(cx, ALLOY_E_USAGE,
@@ -180,7 +181,9 @@ alloy_status ay_program_run(ay_ctx *cx, ay_program *p, const ay_tensor *in, int 
     AY_TRY(match_outputs(cx, p, out, n_out));
     p->overflows = 0;
     ay_run r = {.cx = cx, .p = p, .ex = {.pool = cx->pool, .isa = (ay_isa)cx->isa, .stop = &cx->stop}};
-    return run_steps(&r);
+    AY_TRY(run_steps(&r));
+    if (p->profiling) p->wall += now() - start;
+    return ALLOY_OK;
 }
 
 size_t ay_program_peak(const ay_program *p) { return p->slab_bytes + p->fixed_bytes; }
@@ -191,8 +194,11 @@ void ay_program_profile(ay_program *p, bool on) {
         p->profile[i].seconds = 0;
         p->profile[i].calls = 0;
     }
+    if (on && !p->profiling) p->wall = 0;
     p->profiling = on;
 }
+
+double ay_program_wall(const ay_program *p) { return p->wall; }
 
 int ay_program_steps(const ay_program *p, const ay_step_profile **rows) {
     if (rows) *rows = p->profile;

@@ -287,14 +287,16 @@ const ay_tensor *ay_component_inputs(const ay_component *c, int *n) {
 int64_t ay_component_overflows(const ay_component *c) { return ay_program_overflows(c->program); }
 size_t ay_component_peak(const ay_component *c) { return ay_program_peak(c->program); }
 
+double ay_component_wall(const ay_component *c) { return ay_program_wall(c->program); }
+
 json_t *ay_component_profile(const ay_component *c) {
     const ay_step_profile *rows;
     int n = ay_program_steps(c->program, &rows);
     json_t *a = json_array();
     for (int i = 0; i < n; i++) {
-        json_array_append_new(a, json_pack("{s:s, s:s, s:f, s:f, s:f, s:I}", "what", rows[i].what ? rows[i].what : "", "scope",
-                                           rows[i].scope ? rows[i].scope : "", "seconds", rows[i].seconds, "flops", rows[i].flops, "bytes",
-                                           rows[i].bytes, "calls", (json_int_t)rows[i].calls));
+        json_array_append_new(a, json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:I}", "what", rows[i].what ? rows[i].what : "", "scope",
+                                           rows[i].scope ? rows[i].scope : "", "seconds", rows[i].seconds, "flops", rows[i].flops,
+                                           "int8_ops", rows[i].int8_ops, "bytes", rows[i].bytes, "calls", (json_int_t)rows[i].calls));
     }
     return a;
 }

@@ -7,6 +7,13 @@
 
 #include <stdlib.h>
 
+/* An object of the report, made when first asked for. */
+static json_t *section(ay_stage *x, const char *name) {
+    json_t *j = json_object_get(x->r->report, name);
+    if (!j) json_object_set_new(x->r->report, name, j = json_object());
+    return j;
+}
+
 alloy_status ay_stage_open(ay_stage *x, const char *package, ay_component **c) {
     ay_sizes s;
     const ay_model_part *p = ay_model_find(x->m, package);
@@ -14,7 +21,9 @@ alloy_status ay_stage_open(ay_stage *x, const char *package, ay_component **c) {
         return ay_fail(x->cx, ALLOY_E_MISMATCH, "%s: has no %s; convert the checkpoint again without --components",
                        x->m->dir, package);
     AY_TRY(x->m->row->sizes(x->cx, x->m, p->row, x->r->width, x->r->height, x->text, &s));
+    double start = ay_now();
     AY_TRY(ay_component_open(x->cx, x->m, package, &s, &x->r->exec, c));
+    json_object_set_new(section(x, "open_s"), package, json_real(ay_now() - start));
     if (ay_component_peak(*c) > x->peak) x->peak = ay_component_peak(*c);
     return ALLOY_OK;
 }
@@ -22,9 +31,8 @@ alloy_status ay_stage_open(ay_stage *x, const char *package, ay_component **c) {
 void ay_stage_close(ay_stage *x, const char *package, ay_component **c) {
     if (!*c) return;
     if (x->r->exec.profile) {
-        json_t *all = json_object_get(x->r->report, "profile");
-        if (!all) json_object_set_new(x->r->report, "profile", all = json_object());
-        json_object_set_new(all, package, ay_component_profile(*c));
+        json_object_set_new(section(x, "profile"), package, ay_component_profile(*c));
+        json_object_set_new(section(x, "profile_wall_s"), package, json_real(ay_component_wall(*c)));
     }
     if (x->r->exec.emulate_f16 && ay_component_overflows(*c)) {
         ay_log(x->cx, AY_LOG_WARN, "%s: %lld values left half's range", package, (long long)ay_component_overflows(*c));

@@ -117,6 +117,7 @@ const ay_tensor *ay_component_outputs(const ay_component *c, int *n);
 const ay_tensor *ay_component_inputs(const ay_component *c, int *n);
 int64_t ay_component_overflows(const ay_component *c);
 size_t ay_component_peak(const ay_component *c);
+double ay_component_wall(const ay_component *c); /* seconds of the runs in the profile */
 json_t *ay_component_profile(const ay_component *c); /* array of steps, new reference */
 
 /* ---- a request ---------------------------------------------------------------------------------------------------------------- */
@@ -127,7 +128,8 @@ struct ay_request {
     double guidance_scale;
     const char *sampler; /* the scheduler, as other tools write it */
     ay_exec_options exec;
-    json_t *report; /* pipelines add what they did: "encode_s", "steps_s" [], "decode_s", "peak_bytes", "profile" */
+    json_t *report; /* pipelines add what they did: "encode_s", "steps_s" [], "decode_s", "peak_bytes"; stages add "open_s",
+                       "profile" and "profile_wall_s" by package */
     /** Takes each finished picture. */
     alloy_status (*take)(void *user, ay_ctx *cx, int index, const ay_image *im);
     void *user;
@@ -135,6 +137,10 @@ struct ay_request {
 
 alloy_status ay_convert(ay_ctx *cx, const char *source, const alloy_convert_options *o);
 alloy_status ay_run(ay_ctx *cx, const char *model, const alloy_run_options *o);
+/** JSON: the ceilings of this machine and, of a model folder, every operation of one step, without one, kernels. */
+alloy_status ay_bench(ay_ctx *cx, const char *model, const alloy_bench_options *o, char **json);
+/** {"threads", "isa", "fma_gflops", "int8_gops", "copy_gbs", "read_gbs"}; NULL after a failure. */
+json_t *ay_ceilings_json(ay_ctx *cx, double seconds);
 alloy_status ay_predict(ay_ctx *cx, const char *package, const char *in, const char *out, const alloy_predict_options *o);
 alloy_status ay_info(ay_ctx *cx, const char *path, char **json);
 alloy_status ay_list_models(ay_ctx *cx, const char *dir, char **json);

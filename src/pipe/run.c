@@ -180,6 +180,7 @@ alloy_status ay_run(ay_ctx *cx, const char *dir, const alloy_run_options *o) {
     }
     if (st == ALLOY_OK) {
         json_object_set_new(r.report, "total_s", json_real(ay_now() - start));
+        if (o->profile) json_object_set_new(r.report, "ceilings", ay_ceilings_json(cx, 0.6));
         if (o->report) *o->report = json_dumps(r.report, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
         if (o->report && !*o->report) st = ay_nomem(cx);
     }

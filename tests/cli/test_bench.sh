@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# alloy bench and run --profile: ceilings and kernels come out, a model's operations add up to the time of the clock, wrong
+# words are refused.
+set -u
+alloy=${BUILD:-build}/alloy
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+fail() { echo "$*"; exit 1; }
+
+"$alloy" bench --only "layer_norm" --runs 1 -q >"$dir/kernels" || fail "bench failed"
+grep -q "^ceilings, [0-9]* threads" "$dir/kernels" || fail "no ceilings: $(cat "$dir/kernels")"
+grep -q "of memory .*layer_norm" "$dir/kernels" || fail "no kernel: $(cat "$dir/kernels")"
+"$alloy" bench --only "layer_norm" --runs 1 --json -q | grep -q '"fma_gflops": [1-9]' || fail "no ceilings in JSON"
+"$alloy" bench --only "no such kernel" -q 2>"$dir/err"
+[ $? = 2 ] && grep -q "no such kernel" "$dir/err" || fail "a kernel that is not there: $(cat "$dir/err")"
+"$alloy" bench "$dir/nothing" -q 2>"$dir/err"
+[ $? = 1 ] && grep -q "nothing" "$dir/err" || fail "a model that is not there: $(cat "$dir/err")"
+"$alloy" bench a b -q 2>/dev/null
+[ $? = 2 ] || fail "two models were taken"
+
+[ -f demo/model/model_index.json ] || exit 0
+"$alloy" convert demo/model --output-dir "$dir" --name m --width 128 --height 128 --text-length 16 -q || fail "convert failed"
+for how in "bench $dir/m --runs 2" "run $dir/m --prompt ring --steps 2 --profile -o $dir/p.png"; do
+    "$alloy" $how -q >"$dir/out" || fail "$how failed"
+    for package in TextEncoder TextEncoder2 Transformer VAEDecoder; do
+        share=$(sed -n "s/^$package: .*; \([0-9.]*\) % of .* of the clock.*/\1/p" "$dir/out")
+        [ -n "$share" ] || fail "$how: no line for $package: $(head -5 "$dir/out")"
+        awk -v s="$share" 'BEGIN { exit !(s >= 95 && s <= 100.01) }' || fail "$how: the operations of $package add up to $share % of its time"
+    done
+    grep -q "ms .* FLOP\|GFLOP/s .* % .*linear" "$dir/out" || fail "$how: no rates"
+done
+exit 0
