@@ -92,7 +92,10 @@ bool ay_raise_over_root(const ay_graph *g, ay_val v, int which, ay_val *d, ay_va
         *d = ay_arg(g, v, 0);
         if (!ay_is(g, root, AY_OP_SQRT)) return false;
     }
-    return ay_raise_by_const(g, ay_arg(g, root, 0), AY_OP_ADD, w, eps) && *eps >= 0;
+    if (!ay_raise_by_const(g, ay_arg(g, root, 0), AY_OP_ADD, w, eps)) return false;
+    ay_val inner;
+    for (double more; ay_raise_by_const(g, *w, AY_OP_ADD, &inner, &more); *eps += more) *w = inner; /* MIL's rsqrt adds its own */
+    return *eps >= 0;
 }
 
 ay_val ay_raise_uncast(const ay_graph *g, ay_val v) {
