@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { BAND_FROM = 24 << 20 };  /* bytes: about where a picture no longer lies in a last cache */
 enum { KEEP_FLOOR = 1 << 20 }; /* small tables kept as float32: this much at least, else 5 % of the weights' bytes */
 
 alloy_status ay_plan_fail(const ay_plan *pl, const char *fmt, ...) {
@@ -69,7 +70,7 @@ ay_step *ay_step_add(ay_plan *pl, ay_step_fn run, const void *args, size_t args_
 
 static ay_ref add_io(ay_step *s, const ay_view *v, bool write, bool inplace) {
     if (v->buf < 0) return AY_NO_REF;
-    if (s->n_io < AY_STEP_IO) s->io[s->n_io++] = (ay_step_io){v->buf, write, inplace};
+    if (s->n_io < AY_STEP_IO) s->io[s->n_io++] = (ay_step_io){.buf = v->buf, .write = write, .inplace = inplace};
     else s->n_io = AY_STEP_IO + 1; /* refused by ay_plan_memory: a builder with too many operands */
     return (ay_ref){v->buf, v->off * (int64_t)ay_kind_size(v->kind)};
 }
@@ -77,6 +78,14 @@ static ay_ref add_io(ay_step *s, const ay_view *v, bool write, bool inplace) {
 ay_ref ay_step_read(ay_step *s, const ay_view *v) { return add_io(s, v, false, false); }
 ay_ref ay_step_read_inplace(ay_step *s, const ay_view *v) { return add_io(s, v, false, v->off == 0); }
 ay_ref ay_step_write(ay_step *s, const ay_view *v) { return add_io(s, v, true, v->off == 0); }
+ay_ref ay_step_write_part(ay_step *s, const ay_view *v, size_t at) {
+    ay_ref r = ay_step_write(s, v);
+    if (s->n_io <= AY_STEP_IO && s->n_io > 0) {
+        s->io[s->n_io - 1].part = at;
+        s->io[s->n_io - 1].parted = true;
+    }
+    return r;
+}
 
 alloy_status ay_step_scratch(ay_plan *pl, ay_step *s, size_t bytes) {
     if (bytes == 0) return ALLOY_OK;
@@ -227,6 +236,7 @@ static alloy_status plan_all(ay_plan *pl, const ay_arena *callers) {
     count_uses(pl);
     if (!pl->plain) {
         AY_TRY(ay_plan_fuse(pl));
+        AY_TRY(ay_plan_fuse_bands(pl));
         AY_TRY(ay_plan_place(pl));
     }
     for (ay_val v = 0; v < pl->g->n_nodes; v++) AY_TRY(plan_node(pl, v));
@@ -286,6 +296,7 @@ alloy_status ay_cpu_compile(ay_ctx *cx, const ay_graph *g, const ay_compile_opts
     }
     if (st == ALLOY_OK) {
         ay_plan pl = {.cx = cx, .g = p->g, .p = p, .arena = p->arena, .at = -1,
+                      .band_from = opts->band_from ? opts->band_from : BAND_FROM,
                       .emulate = opts->emulate_f16, .plain = opts->emulate_f16 || opts->keep_as_is};
         st = plan_all(&pl, g->arena);
     }

@@ -12,6 +12,7 @@ typedef struct ay_program ay_program;
 typedef struct ay_compile_opts {
     bool emulate_f16;      /* execute node by node, rounding every float16-typed value after each, counting overflows */
     bool keep_as_is;       /* no raising, no fusion: for tests of the plain path */
+    size_t band_from;      /* bytes of a picture from which convolutions take their input in bands; 0: as measured best */
 } ay_compile_opts;
 
 typedef struct ay_step_profile {

@@ -17,28 +17,66 @@ static int root(const ay_program *p, int b) {
     return b;
 }
 
+/* Where buffer b begins in its root. */
+static size_t place_of(const ay_program *p, int b) {
+    size_t at = 0;
+    for (; p->bufs[b].merged >= 0; b = p->bufs[b].merged) at += p->bufs[b].merged_at;
+    return at;
+}
+
 static void lifetimes(ay_program *p) {
     for (int i = 0; i < p->n_steps; i++)
         for (int k = 0; k < p->steps[i].n_io; k++) {
             ay_buffer *b = &p->bufs[p->steps[i].io[k].buf];
             if (b->first < 0) b->first = i;
-            b->last = i;
+            b->last = b->until = i;
         }
 }
 
-/* The result may take the place of operand `k`: all of it, dying here, read by this step only element for element. */
-static bool can_take_over(const ay_program *p, int step, int k, const ay_buffer *out) {
-    const ay_step *s = &p->steps[step];
-    if (s->io[k].write || !s->io[k].inplace) return false;
-    int from = root(p, s->io[k].buf);
-    const ay_buffer *b = &p->bufs[from];
-    if (b->home != AY_HOME_SLAB || b->last != step || padded(b->bytes) != padded(out->bytes)) return false;
-    for (int i = 0; i < s->n_io; i++)
-        if (i != k && root(p, s->io[i].buf) == from && (s->io[i].write || !s->io[i].inplace)) return false;
+/* Whether a and b have bytes in common, by their places in one root. */
+static bool share(const ay_program *p, int a, size_t from, size_t bytes, int b) {
+    if (root(p, a) != root(p, b)) return false;
+    size_t at = place_of(p, b);
+    return at < from + bytes && from < at + p->bufs[b].bytes;
+}
+
+/* Nobody else who lies in [from, from + bytes) of the operand's root lives beyond this step. Those who joined it are found
+ * among the buffers made since: a root and what took over from it are few. */
+static bool free_after(const ay_program *p, const int *joined, int n_joined, int operand, size_t from, size_t bytes, int step) {
+    int r = root(p, operand);
+    if (p->bufs[r].last > step && share(p, operand, from, bytes, r)) return false;
+    for (int i = 0; i < n_joined; i++)
+        if (p->bufs[joined[i]].last > step && share(p, operand, from, bytes, joined[i])) return false;
     return true;
 }
 
-static void merge_inplace(ay_program *p) {
+/* The result may take the place of operand `k`, or the part of it that is meant for it: dying here, read by this step only
+ * element for element. */
+static bool can_take_over(const ay_program *p, const int *joined, int n_joined, int step, int k, const ay_step_io *write) {
+    const ay_step *s = &p->steps[step];
+    const ay_buffer *out = &p->bufs[write->buf], *b = &p->bufs[s->io[k].buf];
+    if (s->io[k].write || !s->io[k].inplace || b->home != AY_HOME_SLAB) return false;
+    if (write->parted ? write->part % ALIGN || write->part + out->bytes > b->bytes : padded(b->bytes) != padded(out->bytes))
+        return false;
+    size_t from = place_of(p, s->io[k].buf) + write->part;
+    if (p->bufs[root(p, s->io[k].buf)].home != AY_HOME_SLAB) return false;
+    if (!free_after(p, joined, n_joined, s->io[k].buf, from, out->bytes, step)) return false;
+    for (int i = 0; i < s->n_io; i++) {
+        if (i == k || !share(p, s->io[k].buf, from, out->bytes, s->io[i].buf)) continue;
+        if (s->io[i].write || !s->io[i].inplace) return false;
+    }
+    return true;
+}
+
+static void join(ay_program *p, int out, int operand, size_t part) {
+    int r = root(p, operand);
+    p->bufs[out].merged = operand;
+    p->bufs[out].merged_at = part;
+    if (p->bufs[out].last > p->bufs[r].until) p->bufs[r].until = p->bufs[out].last;
+}
+
+static void merge_inplace(ay_program *p, int *joined) {
+    int n_joined = 0;
     for (int i = 0; i < p->n_steps; i++) {
         const ay_step *s = &p->steps[i];
         for (int k = 0; k < s->n_io; k++) {
@@ -46,13 +84,13 @@ static void merge_inplace(ay_program *p) {
             if (!s->io[k].write || !s->io[k].inplace || out->home != AY_HOME_SLAB || out->first != i || out->merged >= 0)
                 continue;
             for (int j = 0; j < s->n_io; j++) {
-                if (!can_take_over(p, i, j, out)) continue;
-                int from = root(p, s->io[j].buf);
-                out->merged = from;
-                p->bufs[from].last = out->last;
+                if (!can_take_over(p, joined, n_joined, i, j, &s->io[k])) continue;
+                join(p, s->io[k].buf, s->io[j].buf, s->io[k].part);
+                joined[n_joined++] = s->io[k].buf;
                 break;
             }
         }
+        while (n_joined > 0 && p->bufs[joined[n_joined - 1]].last <= i) n_joined--; /* mostly the last to come goes first */
     }
 }
 
@@ -62,7 +100,7 @@ static int by_size(const void *a, const void *b) {
     return x->first != y->first ? (x->first < y->first ? -1 : 1) : x < y ? -1 : 1;
 }
 
-static bool alive_together(const ay_buffer *a, const ay_buffer *b) { return a->first <= b->last && b->first <= a->last; }
+static bool alive_together(const ay_buffer *a, const ay_buffer *b) { return a->first <= b->until && b->first <= a->until; }
 
 /* placed[] is sorted by offset. */
 static size_t find_gap(ay_buffer *const *placed, int n, const ay_buffer *b) {
@@ -85,9 +123,14 @@ alloy_status ay_plan_memory(ay_ctx *cx, ay_program *p) {
         if (p->steps[i].n_io > AY_STEP_IO)
             return ay_fail(cx, ALLOY_E_INTERNAL, "step %s has too many operands", p->steps[i].what);
     lifetimes(p);
-    merge_inplace(p);
+    int *joined = malloc(((size_t)p->n_bufs + 1) * sizeof *joined);
     ay_buffer **all = malloc(2 * ((size_t)p->n_bufs + 1) * sizeof *all);
-    if (!all) return ay_nomem(cx);
+    if (joined && all) merge_inplace(p, joined);
+    free(joined);
+    if (!joined || !all) {
+        free(all);
+        return ay_nomem(cx);
+    }
     ay_buffer **placed = all + p->n_bufs + 1;
     int n = 0, n_placed = 0;
     size_t sum = 0;
@@ -110,7 +153,8 @@ alloy_status ay_plan_memory(ay_ctx *cx, ay_program *p) {
         placed[at] = b;
     }
     free(all);
-    for (int i = 0; i < p->n_bufs; i++) p->bufs[i].offset = p->bufs[root(p, i)].offset;
+    for (int i = 0; i < p->n_bufs; i++)
+        if (p->bufs[i].merged >= 0) p->bufs[i].offset = p->bufs[root(p, i)].offset + place_of(p, i);
     return ALLOY_OK;
 }
 

@@ -27,6 +27,8 @@ typedef struct ay_buffer {
     size_t offset;
     void *base;   /* where it is; of inputs set by each run */
     int merged;   /* -1, or the buffer whose place it takes over (an update in place) */
+    size_t merged_at; /* ... from this byte of it on */
+    int until;    /* memory plan: the last step of all that lie in its place */
 } ay_buffer;
 
 /** A place inside a buffer, in bytes. buf -1: no operand. */
@@ -41,6 +43,8 @@ typedef struct ay_step_io {
     int buf;
     bool write;
     bool inplace; /* read: element i is read no later than element i of the result is written, same layout, whole buffer */
+    size_t part;  /* write: what it may take over is the operand from this byte on */
+    bool parted;  /* write: it is one of several that fill the operand together */
 } ay_step_io;
 #define AY_STEP_IO 10
 
@@ -108,11 +112,14 @@ typedef struct ay_fused {
     bool scale_plus_one;
     int mod_lead;           /* scale and shift vary over the first mod_lead dims of x and the last */
     double alpha;           /* products: scalar factor */
+    ay_val before;          /* convolutions in bands: the group norm or upsampling of the input, done band by band */
+    ay_act before_act;      /* after that group norm */
+    ay_val pair;            /* ... and a 1 x 1 convolution of the same, unnormalised input, done in the same walk */
 } ay_fused;
 
 static inline ay_fused ay_fused_alone(ay_val v) {
     return (ay_fused){.anchor = v, .result = v, .bias = AY_NO_VALUE, .gate = AY_NO_VALUE, .residual = AY_NO_VALUE,
-                      .scale = AY_NO_VALUE, .shift = AY_NO_VALUE, .alpha = 1};
+                      .scale = AY_NO_VALUE, .shift = AY_NO_VALUE, .alpha = 1, .before = AY_NO_VALUE, .pair = AY_NO_VALUE};
 }
 
 enum { AY_FUSE_ACT = 1, AY_FUSE_GATE = 2, AY_FUSE_RESIDUAL = 4, AY_FUSE_BIAS = 8, AY_FUSE_MOD = 16, AY_FUSE_GATED = 32 };
@@ -138,6 +145,7 @@ typedef struct ay_plan {
     ay_arena *arena;         /* = p->arena */
     ay_value_plan *val;
     bool emulate, plain; /* plain: no fusion, no placing */
+    size_t band_from;    /* bytes of a picture from which convolutions take their input in bands */
     size_t keep_limit;   /* bytes that ay_plan_keep may reach for weights */
     ay_val at;           /* the node being built: scope of its steps */
 } ay_plan;
@@ -154,6 +162,7 @@ typedef struct ay_row {
 const ay_row *ay_row_get(ay_op op);
 
 alloy_status ay_plan_fuse(ay_plan *pl);
+alloy_status ay_plan_fuse_bands(ay_plan *pl); /* fuse_band.c, after ay_plan_fuse */
 alloy_status ay_plan_place(ay_plan *pl);
 alloy_status ay_plan_memory(ay_ctx *cx, ay_program *p);
 /** After ay_plan_memory: brute force; false when two values alive at once overlap (tests). */
@@ -189,6 +198,8 @@ ay_step *ay_step_add(ay_plan *pl, ay_step_fn run, const void *args, size_t args_
 ay_ref ay_step_read(ay_step *s, const ay_view *v);
 ay_ref ay_step_read_inplace(ay_step *s, const ay_view *v);
 ay_ref ay_step_write(ay_step *s, const ay_view *v);
+/** A result that may lie in the operand's place from byte `at` on, other results of the step in the rest of it. */
+ay_ref ay_step_write_part(ay_step *s, const ay_view *v, size_t at);
 alloy_status ay_step_scratch(ay_plan *pl, ay_step *s, size_t bytes);
 void ay_step_what(ay_plan *pl, ay_step *s, const char *fmt, ...) AY_PRINTF(3, 4);
 static inline const ay_node *ay_plan_node(const ay_plan *pl, ay_val v) { return &pl->g->nodes[v]; }
@@ -225,6 +236,8 @@ alloy_status ay_build_sdpa(ay_plan *pl, const ay_fused *f);       /* step_attn.c
 bool ay_writes_sdpa(const ay_plan *pl, const ay_fused *f, const ay_view *target);
 alloy_status ay_build_rope(ay_plan *pl, const ay_fused *f);
 alloy_status ay_build_conv(ay_plan *pl, const ay_fused *f);       /* step_conv.c */
+/** Operands of a convolution: x (only seen, not copied, where `pre`), weight, bias, residual, result. */
+alloy_status ay_build_band(ay_plan *pl, const ay_fused *f);       /* step_band.c */
 alloy_status ay_build_conv_transpose(ay_plan *pl, const ay_fused *f);
 alloy_status ay_build_pool(ay_plan *pl, const ay_fused *f);
 alloy_status ay_build_norm(ay_plan *pl, const ay_fused *f);       /* step_norm.c */

@@ -78,7 +78,8 @@ static ay_step *add_conv(ay_plan *pl, ay_step_fn run, const conv_args *a, const 
     p->x = ay_step_read(s, &v[0]);
     p->wf = ay_step_read(s, &v[1]);
     p->bias = ay_step_read(s, &v[2]);
-    p->residual = ay_step_read(s, &v[3]);
+    /* sums may begin with the residual, unless an activation stands between */
+    p->residual = run == run_conv && p->c.act == AY_ACT_NONE ? ay_step_read_inplace(s, &v[3]) : ay_step_read(s, &v[3]);
     p->y = ay_step_write(s, &v[4]);
     if (p->has_w) p->c.w = &p->w;
     const ay_conv *c = &p->c;
@@ -92,6 +93,7 @@ static ay_step *add_conv(ay_plan *pl, ay_step_fn run, const conv_args *a, const 
 }
 
 alloy_status ay_build_conv(ay_plan *pl, const ay_fused *f) {
+    if (f->before != AY_NO_VALUE) return ay_build_band(pl, f);
     conv_args a = {0};
     ay_view v[5];
     AY_TRY(conv_operands(pl, f, &a, v));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * kcheck of convolution: kernels, strides, dilations, paddings (also uneven, also wider than the picture), groups, one to
- * three dimensions, pictures narrower and wider than a panel.
+ * three dimensions, pictures narrower and wider than a panel, channels with room between them, sums onto the residual.
  */
 #include "kcheck.h"
 
@@ -10,18 +10,19 @@ typedef struct problem {
     ay_weight w;
     double *want, *bound;
     int64_t y_count;
-    bool whole;
+    bool whole, onto; /* onto: y holds the residual before */
+    int64_t x_plane, y_plane;
 } problem;
 
 static int64_t volume(const int64_t d[3]) { return d[0] * d[1] * d[2]; }
 
 static void reference_pixel(problem *p, int64_t n, int64_t o, int64_t pixel, const float *row) {
     const ay_conv *c = &p->c;
-    int64_t cg = c->c / c->groups, g = o / (c->o / c->groups), to = (n * c->o + o) * volume(c->out) + pixel;
+    int64_t cg = c->c / c->groups, g = o / (c->o / c->groups), to = (n * c->o + o) * p->y_plane + pixel;
     int64_t at[3] = {pixel / c->out[2] / c->out[1], pixel / c->out[2] % c->out[1], pixel % c->out[2]};
     double sum = 0, size = 0;
     for (int64_t ch = 0; ch < cg; ch++) {
-        const float *x = c->x + (n * c->c + g * cg + ch) * volume(c->in);
+        const float *x = c->x + (n * c->c + g * cg + ch) * p->x_plane;
         for (int64_t t = 0; t < volume(c->kernel); t++) {
             int64_t k[3] = {t / c->kernel[2] / c->kernel[1], t / c->kernel[2] % c->kernel[1], t % c->kernel[2]}, in[3];
             bool ok = true;
@@ -54,7 +55,10 @@ static void run_all(problem *p, const char *what) {
         p->c.y = kc_floats(p->y_count);
         ay_exec ex = {kc.pool[t], isa, NULL, kc_scratch(bytes), bytes};
         memset(ex.scratch, 0xff, bytes);
-        ay_conv_run(&ex, &p->c);
+        for (int64_t e = 0; e < p->y_count; e++) p->c.y[e] = p->c.residual ? p->c.residual[e] : -77;
+        ay_conv c = p->c;
+        if (p->onto) c.residual = c.y;
+        ay_conv_run(&ex, &c);
         for (int64_t e = 0; e < p->y_count && t == 1; e++) kc_near(what, isa, e, p->want[e], p->c.y[e], p->bound[e]);
         if (t == 1) memcpy(first, p->c.y, (size_t)p->y_count * sizeof *first);
         else kc_same(what, isa, t, first, p->c.y, p->y_count);
@@ -69,8 +73,11 @@ static float value(bool whole) { return whole ? (float)kc_between(-3, 3) : kc_re
 /** Output sizes and `before` are set by the caller; weights come as float32, float16 or a computed value by chance. */
 static void problem_run(ay_conv c) {
     if (kc_left_out()) return;
-    problem p = {.c = c, .whole = kc_coin(), .y_count = c.n * c.o * volume(c.out)};
-    int64_t k = c.c / c.groups * volume(c.kernel), nx = c.n * c.c * volume(c.in);
+    problem p = {.c = c, .whole = kc_coin(), .x_plane = volume(c.in), .y_plane = volume(c.out)};
+    if (kc_coin()) p.c.x_plane = p.x_plane += kc_between(0, 9);
+    if (kc_coin()) p.c.y_plane = p.y_plane += kc_between(0, 9);
+    int64_t k = c.c / c.groups * volume(c.kernel), nx = (c.n * c.c - 1) * p.x_plane + volume(c.in);
+    p.y_count = (c.n * c.o - 1) * p.y_plane + volume(c.out);
     float *x = kc_floats(nx), *w = kc_floats(c.o * k), *seen = malloc((size_t)(c.o * k) * sizeof *seen);
     for (int64_t i = 0; i < nx; i++) x[i] = value(p.whole);
     for (int64_t i = 0; i < c.o * k; i++) seen[i] = w[i] = value(p.whole);
@@ -88,11 +95,13 @@ static void problem_run(ay_conv c) {
     if (kc_coin()) p.c.bias = kc_matrix(1, c.o, c.o, p.whole);
     if (kc_coin()) p.c.residual = kc_matrix(1, p.y_count, p.y_count, p.whole);
     if (kc_coin()) p.c.act = (ay_act)kc_between(0, AY_ACT_TANH);
+    p.onto = p.c.residual && p.c.act == AY_ACT_NONE && kc_coin();
     p.want = calloc((size_t)p.y_count, sizeof *p.want);
     p.bound = calloc((size_t)p.y_count, sizeof *p.bound);
     for (int64_t i = 0; i < p.y_count; i++) {
-        int64_t o = i / volume(c.out) % c.o;
-        reference_pixel(&p, i / volume(c.out) / c.o, o, i % volume(c.out), seen + o * k);
+        int64_t o = i / p.y_plane % c.o;
+        if (i % p.y_plane < volume(c.out)) reference_pixel(&p, i / p.y_plane / c.o, o, i % p.y_plane, seen + o * k);
+        else p.want[i] = p.c.residual ? (double)p.c.residual[i] : -77; /* between the channels nothing is touched */
     }
     char what[220];
     snprintf(what, sizeof what, "conv n=%d c=%d o=%d groups=%d in=%dx%dx%d kernel=%dx%dx%d stride=%d,%d,%d before=%d,%d,%d",

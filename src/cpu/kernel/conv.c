@@ -10,7 +10,7 @@ typedef struct picture {
     const ay_conv *c;
     const ay_conv_row *row;
     const float *x;      /* first channel of the group */
-    int64_t taps, plane; /* kernel and input volume */
+    int64_t taps, plane; /* kernel volume; elements from channel to channel */
 } picture;
 
 typedef struct job {
@@ -18,7 +18,7 @@ typedef struct job {
     ay_mm_plan plan;
     const ay_conv_row *row;
     char *scratch;
-    int64_t taps, pixels, plane; /* kernel, output and input volume */
+    int64_t taps, pixels, plane, y_plane; /* kernel and output volume; elements from channel to channel of x, of y */
     bool as_it_is;               /* every output pixel reads the input pixel of the same number */
 } job;
 
@@ -90,12 +90,12 @@ static void conv_tile(void *arg, int64_t tile, int thread) {
     int64_t tiles = j->plan.tiles_m * j->plan.tiles_n, at = tile / tiles, g = at % c->groups, og = c->o / c->groups,
             k = c->c / c->groups * j->taps;
     picture p = {c, j->row, c->x + at * (c->c / c->groups) * j->plane, j->taps, j->plane};
-    ay_mm mm = {.m = og, .n = j->pixels, .k = k, .c = c->y + at * og * j->pixels, .ldc = j->pixels, .ldr = j->pixels};
+    ay_mm mm = {.m = og, .n = j->pixels, .k = k, .c = c->y + at * og * j->y_plane, .ldc = j->y_plane, .ldr = j->y_plane};
     if (c->wf) mm.a = (ay_operand){.panel = ay_panel_turned, .row = j->plan.pack, .f = c->wf + g * og * k, .ld = k};
     else mm.a = (ay_operand){.panel = ay_panel_weight, .row = j->plan.pack, .w = c->w, .k = k, .w_first = g * og};
     if (j->as_it_is) mm.b = (ay_operand){.panel = ay_panel_rows, .row = j->plan.pack, .f = p.x, .ld = j->plane};
     else mm.b = (ay_operand){.panel = panel_picture, .more = &p};
-    mm.finish = (ay_finish){.alpha = 1, .residual = c->residual ? c->residual + at * og * j->pixels : NULL, .act = c->act};
+    mm.finish = (ay_finish){.alpha = 1, .residual = c->residual ? c->residual + at * og * j->y_plane : NULL, .act = c->act};
     mm.bias_m = c->bias ? c->bias + g * og : NULL;
     ay_mm_tile(&j->plan, &mm, tile % tiles, (float *)(j->scratch + (size_t)thread * ay_mm_plan_scratch(&j->plan)));
 }
@@ -107,7 +107,8 @@ void ay_conv_run(const ay_exec *ex, const ay_conv *c) {
              .scratch = ex->scratch};
     j.taps = volume(c->kernel);
     j.pixels = volume(c->out);
-    j.plane = volume(c->in);
+    j.plane = c->x_plane ? c->x_plane : volume(c->in);
+    j.y_plane = c->y_plane ? c->y_plane : j.pixels;
     if (j.pixels <= 0 || c->o <= 0) return;
     j.as_it_is = j.taps == 1;
     for (int d = 0; d < 3; d++) j.as_it_is = j.as_it_is && c->stride[d] == 1 && c->before[d] == 0 && c->in[d] == c->out[d];

@@ -77,16 +77,18 @@ size_t ay_attn_scratch(ay_isa isa, int threads, const ay_attn *a);
 void ay_attn_run(const ay_exec *ex, const ay_attn *a);
 
 /** Convolution over up to 3 spatial dims (unused leading dims are 1), NCDHW, weight [O, C/groups, KD, KH, KW]. y must not
- *  overlap x or residual. */
+ *  overlap x; it may be the residual itself where there is no activation. Channels may lie further apart than a picture is
+ *  large, so that a band of rows is a convolution of its own: x_plane and y_plane, 0 where they follow one another. */
 typedef struct ay_conv {
     int64_t n, c, o, groups;
     int64_t in[3], out[3], kernel[3], stride[3], dilation[3], before[3];
     const float *x;
     const ay_weight *w;
     const float *wf;              /* when the weight is a computed value */
-    const float *bias, *residual; /* residual has the shape of y */
+    const float *bias, *residual; /* residual lies as y does */
     ay_act act;
     float *y;
+    int64_t x_plane, y_plane; /* elements from channel to channel */
 } ay_conv;
 size_t ay_conv_scratch(ay_isa isa, int threads, const ay_conv *c);
 void ay_conv_run(const ay_exec *ex, const ay_conv *c);
@@ -113,6 +115,8 @@ typedef struct ay_group_norm_args {
     ay_act act;
 } ay_group_norm_args;
 void ay_group_norm_run(const ay_exec *ex, const ay_group_norm_args *a);
+/** What it would multiply and add, [n, c] each: y = act(x * scale[c] + shift[c]). */
+void ay_group_moments_run(const ay_exec *ex, const ay_group_norm_args *a, float *scale, float *shift);
 void ay_softmax_run(const ay_exec *ex, int64_t rows, int64_t d, const float *x, float *y); /* over the last dim */
 
 /** Elementwise with numpy broadcasting: up to 6 dims, strides in elements (0 where broadcast). */

@@ -95,12 +95,13 @@ static void block(const ay_gemm_f32_row *g, int64_t m, int64_t n, int64_t kn, co
 
 static void finish_rows(const ay_mm_plan *p, const ay_mm *mm, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
     ay_finish f = mm->finish;
+    if (f.residual == mm->c) f.residual = NULL; /* the sums began with it */
     bool nothing = f.alpha == 1.0f && !f.bias && !f.gate && !f.residual && !mm->bias_m && f.act == AY_ACT_NONE;
     if (nothing) return;
     if (f.bias) f.bias += n0;
     if (f.gate) f.gate += n0;
     for (int64_t i = m0; i < m1; i++) {
-        if (mm->finish.residual) f.residual = mm->finish.residual + i * mm->ldr + n0;
+        if (f.residual) f.residual = mm->finish.residual + i * mm->ldr + n0;
         f.bias_all = mm->bias_m ? mm->bias_m[i] : 0;
         p->pack->finish(&f, n1 - n0, mm->c + i * mm->ldc + n0);
     }
@@ -111,8 +112,9 @@ void ay_mm_tile(const ay_mm_plan *p, const ay_mm *mm, int64_t tile, float *scrat
     int64_t n0 = tile / p->tiles_m * p->nt, n1 = ay_min_i64(mm->n, n0 + p->nt);
     int mr = p->kernel->mr, nr = p->kernel->nr;
     float *a = scratch, *b = scratch + p->a_floats;
+    bool onto = mm->finish.residual == mm->c; /* c holds what is to be added: no activation, no gate, alpha 1 */
     if (mm->k <= 0) {
-        for (int64_t i = m0; i < m1; i++) memset(mm->c + i * mm->ldc + n0, 0, (size_t)(n1 - n0) * sizeof(float));
+        for (int64_t i = m0; i < m1 && !onto; i++) memset(mm->c + i * mm->ldc + n0, 0, (size_t)(n1 - n0) * sizeof(float));
         finish_rows(p, mm, m0, m1, n0, n1);
     }
     for (int64_t k0 = 0; k0 < mm->k; k0 += p->kc) {
@@ -126,7 +128,7 @@ void ay_mm_tile(const ay_mm_plan *p, const ay_mm *mm, int64_t tile, float *scrat
                 int rows = (int)ay_min_i64(mr, i1 - i);
                 mm->a.panel(&mm->a, i, rows, rows, k0, kn, a + (i - i0) * kn);
             }
-            block(p->kernel, i1 - i0, n1 - n0, kn, a, b, mm->c + i0 * mm->ldc + n0, mm->ldc, k0 > 0);
+            block(p->kernel, i1 - i0, n1 - n0, kn, a, b, mm->c + i0 * mm->ldc + n0, mm->ldc, k0 > 0 || onto);
             if (k0 + kn == mm->k) finish_rows(p, mm, i0, i1, n0, n1);
         }
     }

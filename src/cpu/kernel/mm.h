@@ -33,7 +33,7 @@ typedef struct ay_mm {
     ay_operand a, b;
     float *c;
     int64_t ldc;
-    ay_finish finish;    /* bias, gate: along n; residual: its first row */
+    ay_finish finish;    /* bias, gate: along n; residual: its first row, or c itself */
     const float *bias_m; /* bias along m instead */
     int64_t ldr;
 } ay_mm;

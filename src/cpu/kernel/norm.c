@@ -15,6 +15,7 @@ typedef struct job {
     int64_t rows, d, per_tile;
     const float *x;
     float *y;
+    float *scale, *shift; /* group norm: of each channel, instead of y */
 } job;
 
 static float inverse(double squares, int64_t n, double eps) { return (float)(1.0 / sqrt(squares / (double)n + eps)); }
@@ -41,7 +42,7 @@ static void norm_tile(void *arg, int64_t tile, int thread) {
 
 void ay_norm_run(const ay_exec *ex, const ay_norm *n) {
     if (n->d <= 0) return;
-    job j = {n, ay_norm_pick(ex->isa), n->rows, n->d, ay_max_i64(1, TILE / n->d), n->x, n->y};
+    job j = {.args = n, .row = ay_norm_pick(ex->isa), .rows = n->rows, .d = n->d, .per_tile = ay_max_i64(1, TILE / n->d)};
     ay_parallel(ex->pool, ay_div_up(n->rows, j.per_tile), norm_tile, &j, ex->stop);
 }
 
@@ -55,6 +56,11 @@ static void group_tile(void *arg, int64_t tile, int thread) {
     double by = 1.0 / sqrt(squares / (double)size + a->eps);
     for (int64_t c = 0; c < cg; c++) {
         double w = (a->w ? (double)a->w[first + c] : 1.0) * by, b = (a->b ? (double)a->b[first + c] : 0.0) - mean * w;
+        if (j->scale) {
+            j->scale[tile * cg + c] = (float)w;
+            j->shift[tile * cg + c] = (float)b;
+            continue;
+        }
         j->row->scaled(a->act, a->s, x + c * a->s, (float)w, (float)b, a->y + tile * size + c * a->s);
     }
 }
@@ -62,6 +68,12 @@ static void group_tile(void *arg, int64_t tile, int thread) {
 void ay_group_norm_run(const ay_exec *ex, const ay_group_norm_args *a) {
     if (a->groups <= 0 || a->c <= 0 || a->s <= 0) return;
     job j = {.args = a, .row = ay_norm_pick(ex->isa)};
+    ay_parallel(ex->pool, a->n * a->groups, group_tile, &j, ex->stop);
+}
+
+void ay_group_moments_run(const ay_exec *ex, const ay_group_norm_args *a, float *scale, float *shift) {
+    if (a->groups <= 0 || a->c <= 0 || a->s <= 0) return;
+    job j = {.args = a, .row = ay_norm_pick(ex->isa), .scale = scale, .shift = shift};
     ay_parallel(ex->pool, a->n * a->groups, group_tile, &j, ex->stop);
 }
 
@@ -73,6 +85,6 @@ static void softmax_tile(void *arg, int64_t tile, int thread) {
 
 void ay_softmax_run(const ay_exec *ex, int64_t rows, int64_t d, const float *x, float *y) {
     if (d <= 0) return;
-    job j = {NULL, ay_norm_pick(ex->isa), rows, d, ay_max_i64(1, TILE / d), x, y};
+    job j = {.row = ay_norm_pick(ex->isa), .rows = rows, .d = d, .per_tile = ay_max_i64(1, TILE / d), .x = x, .y = y};
     ay_parallel(ex->pool, ay_div_up(rows, j.per_tile), softmax_tile, &j, ex->stop);
 }
