@@ -96,7 +96,27 @@ static alloy_status try_band(ay_plan *pl, ay_val v) {
     return ALLOY_OK;
 }
 
+/* Of two convolutions that are added, the 1 x 1 one may have taken the other as its residual: turned round, the shortcut of
+ * a block is free to be a pair. */
+static void turn_round(ay_plan *pl, ay_val v) {
+    ay_fused *f = pl->val[v].fused;
+    if (!f || f->residual == AY_NO_VALUE || f->act != AY_ACT_NONE || f->bias != AY_NO_VALUE) return;
+    const ay_node *small = ay_plan_node(pl, f->anchor), *other = ay_plan_node(pl, f->residual);
+    if (small->op != AY_OP_CONV || other->op != AY_OP_CONV || pl->val[f->residual].fused || pl->val[f->residual].absorbed ||
+        !only_mine(pl, f->residual) || !fits(pl, small) || !fits(pl, other))
+        return;
+    const ay_type *w = ay_type_of(pl->g, small->in[1]), *u = ay_type_of(pl->g, other->in[1]);
+    if (w->dim[2] * w->dim[3] != 1 || u->dim[2] * u->dim[3] == 1 || pl->val[f->anchor].uses != 1) return;
+    ay_val anchor = f->residual;
+    f->residual = f->anchor;
+    f->anchor = anchor;
+    pl->val[f->residual].absorbed = false;
+    pl->val[anchor].absorbed = true;
+}
+
 alloy_status ay_plan_fuse_bands(ay_plan *pl) {
+    for (ay_val v = 0; v < pl->g->n_nodes; v++)
+        if (large(pl, v)) turn_round(pl, v);
     for (ay_val v = 0; v < pl->g->n_nodes; v++)
         if (ay_plan_node(pl, v)->op == AY_OP_CONV) AY_TRY(try_band(pl, v));
     return ALLOY_OK;

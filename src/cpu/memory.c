@@ -94,19 +94,29 @@ static void merge_inplace(ay_program *p, int *joined) {
     }
 }
 
+/* ---- offsets ------------------------------------------------------------------------------------------------------------ */
+
+/* A stretch of bytes and of steps that belongs to somebody: a root with all that took over its whole place, or one of
+ * several that share a place in parts. All stretches of one root are placed together. */
+typedef struct stretch {
+    int root, first, last;
+    size_t at, bytes; /* within the root's place */
+    size_t offset;
+} stretch;
+
 static int by_size(const void *a, const void *b) {
-    const ay_buffer *x = *(ay_buffer *const *)a, *y = *(ay_buffer *const *)b;
-    if (x->bytes != y->bytes) return x->bytes > y->bytes ? -1 : 1;
-    return x->first != y->first ? (x->first < y->first ? -1 : 1) : x < y ? -1 : 1;
+    const stretch *x = a, *y = b;
+    if (x->bytes + x->at != y->bytes + y->at) return x->bytes + x->at > y->bytes + y->at ? -1 : 1;
+    return x->first != y->first ? (x->first < y->first ? -1 : 1) : x->root < y->root ? -1 : 1;
 }
 
-static bool alive_together(const ay_buffer *a, const ay_buffer *b) { return a->first <= b->until && b->first <= a->until; }
+static bool alive_together(const stretch *a, const stretch *b) { return a->first <= b->last && b->first <= a->last; }
 
 /* placed[] is sorted by offset. */
-static size_t find_gap(ay_buffer *const *placed, int n, const ay_buffer *b) {
+static size_t find_gap(stretch *const *placed, int n, const stretch *b) {
     size_t end = 0, best = SIZE_MAX, best_room = SIZE_MAX, need = padded(b->bytes);
     for (int i = 0; i < n; i++) {
-        const ay_buffer *o = placed[i];
+        const stretch *o = placed[i];
         if (!alive_together(o, b)) continue;
         if (o->offset >= end + need && o->offset - end < best_room) {
             best = end;
@@ -118,44 +128,118 @@ static size_t find_gap(ay_buffer *const *placed, int n, const ay_buffer *b) {
     return best != SIZE_MAX ? best : end;
 }
 
+static bool fits_at(stretch *const *placed, int n, const stretch *own, int n_own, size_t base) {
+    for (int k = 0; k < n_own; k++)
+        for (int i = 0; i < n; i++) {
+            size_t from = base + own[k].at, to = from + padded(own[k].bytes);
+            if (alive_together(placed[i], &own[k]) && placed[i]->offset < to && from < placed[i]->offset + padded(placed[i]->bytes))
+                return false;
+        }
+    return true;
+}
+
+/* Several stretches with one base: the lowest at which none meets anybody. Bases worth trying end at somebody. */
+static size_t find_base(stretch *const *placed, int n, const stretch *own, int n_own) {
+    size_t best = SIZE_MAX;
+    if (fits_at(placed, n, own, n_own, 0)) return 0;
+    for (int k = 0; k < n_own; k++)
+        for (int i = 0; i < n; i++) {
+            size_t end = placed[i]->offset + padded(placed[i]->bytes);
+            if (end < own[k].at || end - own[k].at >= best) continue;
+            if (fits_at(placed, n, own, n_own, end - own[k].at)) best = end - own[k].at;
+        }
+    return best;
+}
+
+static void insert(stretch **placed, int *n, stretch *s) {
+    int at = (*n)++;
+    for (; at > 0 && placed[at - 1]->offset > s->offset; at--) placed[at] = placed[at - 1];
+    placed[at] = s;
+}
+
+/* Roots whose place is shared in parts get a stretch for each part; `parts` counts the buffers of such a root. */
+static void count_parts(const ay_program *p, int *parts) {
+    for (int i = 0; i < p->n_bufs; i++) {
+        int r = root(p, i);
+        if (p->bufs[i].merged >= 0 && (place_of(p, i) > 0 || padded(p->bufs[i].bytes) != padded(p->bufs[r].bytes))) parts[r] = 1;
+    }
+}
+
+static int make_stretches(const ay_program *p, const int *parts, stretch *all) {
+    int n = 0;
+    for (int i = 0; i < p->n_bufs; i++) {
+        const ay_buffer *b = &p->bufs[i];
+        int r = root(p, i);
+        if (b->home == AY_HOME_FIXED || b->first < 0 || (b->merged >= 0 && !parts[r])) continue;
+        all[n++] = (stretch){.root = r, .first = b->first, .last = parts[r] ? b->last : b->until, .at = place_of(p, i), .bytes = b->bytes};
+    }
+    return n;
+}
+
+/* The largest first; the stretches of a shared root when its own turn comes, which is first: it is the largest of them. */
+static void place_all(ay_program *p, const int *parts, stretch *all, int n, stretch **placed, stretch *own) {
+    int n_placed = 0;
+    for (int i = 0; i < n; i++) {
+        stretch *s = &all[i];
+        int r = s->root;
+        if (!parts[r]) {
+            s->offset = p->bufs[r].offset = find_gap(placed, n_placed, s);
+            insert(placed, &n_placed, s);
+            continue;
+        }
+        int n_own = 0;
+        for (int k = i; k < n; k++)
+            if (all[k].root == r) own[n_own++] = all[k];
+        if (p->bufs[r].offset != SIZE_MAX) continue; /* placed with an earlier one */
+        size_t base = p->bufs[r].offset = find_base(placed, n_placed, own, n_own);
+        for (int k = i; k < n; k++) {
+            if (all[k].root != r) continue;
+            all[k].offset = base + all[k].at;
+            insert(placed, &n_placed, &all[k]);
+        }
+    }
+}
+
+static alloy_status place_buffers(ay_ctx *cx, ay_program *p) {
+    size_t room = (size_t)p->n_bufs + 1, sum = 0;
+    stretch *all = malloc(2 * room * sizeof *all), **placed = malloc(room * sizeof *placed);
+    int *parts = calloc(room, sizeof *parts);
+    alloy_status st = all && placed && parts ? ALLOY_OK : ay_nomem(cx);
+    for (int i = 0; i < p->n_bufs && st == ALLOY_OK; i++) {
+        const ay_buffer *b = &p->bufs[i];
+        p->bufs[i].offset = SIZE_MAX;
+        if (b->home == AY_HOME_FIXED || b->merged >= 0 || b->first < 0) continue;
+        if (b->bytes > SIZE_MAX / 4 || (sum += padded(b->bytes)) > SIZE_MAX / 4)
+            st = ay_fail(cx, ALLOY_E_NOMEM, "the graph's values do not fit into memory: use a smaller size");
+    }
+    if (st == ALLOY_OK) {
+        count_parts(p, parts);
+        int n = make_stretches(p, parts, all);
+        qsort(all, (size_t)n, sizeof *all, by_size);
+        place_all(p, parts, all, n, placed, all + room);
+        for (int i = 0; i < p->n_bufs; i++) {
+            ay_buffer *b = &p->bufs[i];
+            if (b->merged >= 0) b->offset = p->bufs[root(p, i)].offset + place_of(p, i);
+            if (b->home == AY_HOME_FIXED || b->first < 0) b->offset = 0;
+            else if (b->offset + padded(b->bytes) > p->slab_bytes) p->slab_bytes = b->offset + padded(b->bytes);
+        }
+    }
+    free(all);
+    free(placed);
+    free(parts);
+    return st;
+}
+
 alloy_status ay_plan_memory(ay_ctx *cx, ay_program *p) {
     for (int i = 0; i < p->n_steps; i++)
         if (p->steps[i].n_io > AY_STEP_IO)
             return ay_fail(cx, ALLOY_E_INTERNAL, "step %s has too many operands", p->steps[i].what);
-    lifetimes(p);
     int *joined = malloc(((size_t)p->n_bufs + 1) * sizeof *joined);
-    ay_buffer **all = malloc(2 * ((size_t)p->n_bufs + 1) * sizeof *all);
-    if (joined && all) merge_inplace(p, joined);
+    if (!joined) return ay_nomem(cx);
+    lifetimes(p);
+    merge_inplace(p, joined);
     free(joined);
-    if (!joined || !all) {
-        free(all);
-        return ay_nomem(cx);
-    }
-    ay_buffer **placed = all + p->n_bufs + 1;
-    int n = 0, n_placed = 0;
-    size_t sum = 0;
-    for (int i = 0; i < p->n_bufs; i++) {
-        ay_buffer *b = &p->bufs[i];
-        if (b->home == AY_HOME_FIXED || b->merged >= 0 || b->first < 0) continue;
-        if (b->bytes > SIZE_MAX / 4 || (sum += padded(b->bytes)) > SIZE_MAX / 4) {
-            free(all);
-            return ay_fail(cx, ALLOY_E_NOMEM, "the graph's values do not fit into memory: use a smaller size");
-        }
-        all[n++] = b;
-    }
-    qsort(all, (size_t)n, sizeof *all, by_size);
-    for (int i = 0; i < n; i++) {
-        ay_buffer *b = all[i];
-        b->offset = find_gap(placed, n_placed, b);
-        if (b->offset + padded(b->bytes) > p->slab_bytes) p->slab_bytes = b->offset + padded(b->bytes);
-        int at = n_placed++;
-        for (; at > 0 && placed[at - 1]->offset > b->offset; at--) placed[at] = placed[at - 1];
-        placed[at] = b;
-    }
-    free(all);
-    for (int i = 0; i < p->n_bufs; i++)
-        if (p->bufs[i].merged >= 0) p->bufs[i].offset = p->bufs[root(p, i)].offset + place_of(p, i);
-    return ALLOY_OK;
+    return place_buffers(cx, p);
 }
 
 /* Between first and last touch nobody else's bytes: lifetimes are counted anew, not taken from the plan. */
