@@ -247,3 +247,21 @@ int cli_parse(const char *command, int argc, char **argv, const option *options,
     }
     return 0;
 }
+
+bool cli_parse_bytes(const char *text, int64_t *bytes) {
+    static const struct {
+        const char *name;
+        double factor;
+    } units[] = {{"", 1},      {"B", 1},      {"KB", 1e3},       {"MB", 1e6},
+                 {"GB", 1e9}, {"KiB", 1024}, {"MiB", 1048576}, {"GiB", 1073741824}};
+    char *end;
+    double v = strtod(text, &end);
+    if (end == text || !(v > 0)) return false;
+    while (*end == ' ') end++;
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+        if (strcmp(end, units[i].name) != 0 || v * units[i].factor > 1e15) continue;
+        *bytes = (int64_t)(v * units[i].factor);
+        return *bytes > 0;
+    }
+    return false;
+}

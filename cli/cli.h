@@ -47,6 +47,8 @@ void cli_clear(void);
 /** The profile in a report of alloy_run or alloy_bench: where the time of each package went, beside the ceilings in it;
  *  the `most` longest lines of each (0: all). */
 void cli_print_profile(const char *report, int most);
+/** "7GB", "900MB", "6.5 GiB" or plain bytes; false when it is none. */
+bool cli_parse_bytes(const char *text, int64_t *bytes);
 /** "12.3 GB", "456 MB" into text of at least 32 bytes. */
 char *cli_bytes(double bytes, char *text);
 

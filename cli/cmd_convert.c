@@ -21,25 +21,6 @@ static bool parse_size(const char *text, alloy_size *s) {
     return true;
 }
 
-/* "7GB", "900MB", "6.5 GiB" or plain bytes */
-static bool parse_bytes(const char *text, int64_t *bytes) {
-    static const struct {
-        const char *name;
-        double factor;
-    } units[] = {{"", 1},      {"B", 1},      {"KB", 1e3},       {"MB", 1e6},
-                 {"GB", 1e9}, {"KiB", 1024}, {"MiB", 1048576}, {"GiB", 1073741824}};
-    char *end;
-    double v = strtod(text, &end);
-    if (end == text || !(v > 0)) return false;
-    while (*end == ' ') end++;
-    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
-        if (strcmp(end, units[i].name) != 0 || v * units[i].factor > 1e15) continue;
-        *bytes = (int64_t)(v * units[i].factor);
-        return *bytes > 0;
-    }
-    return false;
-}
-
 int cmd_convert(int argc, char **argv) {
     app a = {0};
     alloy_convert_options o;
@@ -83,7 +64,7 @@ int cmd_convert(int argc, char **argv) {
         cli_say("alloy convert: --size wants WIDTHxHEIGHT, such as 512x768, not \"%s\"", size);
         return 2;
     }
-    if (limit && !parse_bytes(limit, &o.size_limit)) {
+    if (limit && !cli_parse_bytes(limit, &o.size_limit)) {
         fprintf(stderr, "alloy convert: --size-limit wants a size, such as 7GB or 900MB, not \"%s\"\n", limit);
         return 2;
     }

@@ -13,7 +13,7 @@ typedef struct run_words {
     alloy_run_options o;
     bool help, benchmark;
     int benchmark_runs;
-    const char *benchmark_output;
+    const char *benchmark_output, *memory_limit;
 } run_words;
 
 static void print_report(const app *a, uint64_t seed, const char *text) {
@@ -119,6 +119,7 @@ int cmd_run(int argc, char **argv) {
         {"--latents", NULL, OPTION_TEXT, &w.o.latents, "FILE", "initial noise: safetensors with one tensor \"latents\" [N, C, h, w]", 0},
         {"--save-latents", NULL, OPTION_TEXT, &w.o.save_latents, "FILE", "where the final latents go, before decoding", 0},
         {"--emulate", NULL, OPTION_TEXT, &w.o.emulate, "float16", "round float16 values after every op, to see what half precision does", 0},
+        {"--memory-limit", NULL, OPTION_TEXT, &w.memory_limit, "SIZE", "such as 8GB: weights that do not fit are read again in each step", 0},
         {"--profile", NULL, OPTION_FLAG, &w.o.profile, NULL, "print where the time went", 0},
         {"--benchmark", NULL, OPTION_FLAG, &w.benchmark, NULL, "run several times and print the figures", 0},
         {"--benchmark-runs", NULL, OPTION_INT, &w.benchmark_runs, "N", "how many times (default: 5)", 1},
@@ -138,6 +139,10 @@ int cmd_run(int argc, char **argv) {
     }
     if (w.benchmark_output && !w.benchmark) {
         cli_say("alloy run: --benchmark-output takes the figures of --benchmark; give both");
+        return 2;
+    }
+    if (w.memory_limit && !cli_parse_bytes(w.memory_limit, &w.o.memory_limit)) {
+        cli_say("alloy run: --memory-limit wants a size, such as 8GB or 900MB, not \"%s\"", w.memory_limit);
         return 2;
     }
     if (cli_open(&a)) return 1;

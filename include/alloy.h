@@ -133,6 +133,7 @@ typedef struct alloy_run_options {
     const char *emulate;         /**< "float16": round after every op, as a Mac's half precision does; or NULL */
     bool profile;                /**< fill `report` with the time of every step of the engine, and the machine's ceilings */
     char **report;               /**< JSON about what was done (times, sizes, files); alloy_free() it. May be NULL */
+    int64_t memory_limit;        /**< bytes of the process in memory, weights among them: what does not fit is read again in each step; 0: none */
 } alloy_run_options;
 ALLOY_API void alloy_run_options_init(alloy_run_options *o);
 /** Runs the converted model in folder `model`. */

@@ -62,6 +62,8 @@ typedef struct ay_package_info {
     uint64_t weight_bytes;
 } ay_package_info;
 alloy_status ay_package_open(ay_ctx *cx, const char *path, ay_package **out);
+/** The weight file as it is mapped; NULL when there is none, or it lies in memory. */
+const void *ay_package_map(const ay_package *p, size_t *bytes);
 void ay_package_close(ay_package **p);
 const ay_package_info *ay_package_describe(const ay_package *p);
 /** The MIL program of one function (NULL: the default) as a graph, weights bound to the map. */

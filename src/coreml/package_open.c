@@ -206,6 +206,11 @@ alloy_status ay_package_open(ay_ctx *cx, const char *path, ay_package **out) {
     return st;
 }
 
+const void *ay_package_map(const ay_package *p, size_t *bytes) {
+    *bytes = p->weight_map.size;
+    return p->weight_map.data;
+}
+
 void ay_package_close(ay_package **pp) {
     ay_package *p = *pp;
     *pp = NULL;

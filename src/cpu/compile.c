@@ -287,6 +287,8 @@ alloy_status ay_cpu_compile(ay_ctx *cx, const ay_graph *g, const ay_compile_opts
     p->threads = ay_pool_threads(cx->pool);
     p->isa = cx->isa;
     p->rounds_inputs = opts->emulate_f16;
+    p->map = opts->map;
+    p->map_bytes = opts->map_bytes;
     p->arena = ay_arena_new();
     p->g = ay_graph_clone(g);
     alloy_status st = p->arena && p->g ? ALLOY_OK : ay_nomem(cx);
@@ -300,6 +302,7 @@ alloy_status ay_cpu_compile(ay_ctx *cx, const ay_graph *g, const ay_compile_opts
                       .emulate = opts->emulate_f16, .plain = opts->emulate_f16 || opts->keep_as_is};
         st = plan_all(&pl, g->arena);
     }
+    if (st == ALLOY_OK) st = ay_plan_stream(cx, p, opts->memory_limit);
     if (st == ALLOY_OK) st = allocate(cx, p);
     if (st != ALLOY_OK) ay_program_free(&p);
     *out = p;

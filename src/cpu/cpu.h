@@ -12,6 +12,9 @@ typedef struct ay_program ay_program;
 typedef struct ay_compile_opts {
     bool emulate_f16;      /* execute node by node, rounding every float16-typed value after each, counting overflows */
     bool keep_as_is;       /* no raising, no fusion: for tests of the plain path */
+    const void *map;       /* the mapped file that weights lie in, if they do: read ahead, and given back when memory is short */
+    size_t map_bytes;
+    size_t memory_limit;   /* bytes of the process in memory, the mapped file's pages among them; 0: none */
     size_t band_from;      /* bytes of a picture from which convolutions take their input in bands; 0: as measured best */
 } ay_compile_opts;
 

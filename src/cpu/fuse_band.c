@@ -20,8 +20,7 @@ static bool large(const ay_plan *pl, ay_val v) {
 /* Two spatial dims, all channels in one group, a stored weight. */
 static bool fits(const ay_plan *pl, const ay_node *n) {
     ay_weight w;
-    return n->op == AY_OP_CONV && n->type.rank == 4 && n->attr.conv.groups == 1 && ay_plan_weight(pl, n->in[1], &w) &&
-           w.store == AY_STORE_PLAIN;
+    return n->op == AY_OP_CONV && n->type.rank == 4 && n->attr.conv.groups == 1 && ay_plan_weight(pl, n->in[1], &w);
 }
 
 static bool only_mine(const ay_plan *pl, ay_val v) { return pl->val[v].uses == 1 && !pl->val[v].is_output; }

@@ -113,6 +113,7 @@ alloy_status ay_add_weight_step(ay_plan *pl, const ay_weight *w, const ay_view *
     ay_step *s = ay_step_add(pl, run_weight, &a, sizeof a);
     if (!s) return ay_nomem(pl->cx);
     ((weight_args *)s->args)->y = ay_step_write(s, to);
+    ay_step_weight(s, &((const weight_args *)s->args)->w);
     ay_step_what(pl, s, "read weight %s x%lld", ay_dtype_name(w->data_dtype), (long long)a.count);
     s->bytes = (double)ay_weight_data_bytes(w) + 4.0 * (double)a.count;
     return ALLOY_OK;

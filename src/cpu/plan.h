@@ -47,6 +47,7 @@ typedef struct ay_step_io {
     bool parted;  /* write: it is one of several that fill the operand together */
 } ay_step_io;
 #define AY_STEP_IO 10
+#define AY_STEP_WEIGHTS 2
 
 struct ay_step {
     ay_step_fn run;
@@ -55,6 +56,9 @@ struct ay_step {
     size_t scratch_bytes;
     int n_io;
     ay_step_io io[AY_STEP_IO];
+    const ay_weight *weights[AY_STEP_WEIGHTS]; /* that it reads where they lie in the file; in its args */
+    int n_weights;
+    bool drops; /* memory is short: they are given back after each run of the step */
     const char *what, *scope;
     double flops, int8_ops, bytes; /* int8_ops: of the products done in int8 arithmetic, which then do not count as flops */
 };
@@ -85,6 +89,10 @@ struct ay_program {
     ay_step_profile *profile; /* one a step */
     double wall;              /* seconds of all profiled runs, from call to return */
     int64_t overflows;
+    const unsigned char *map; /* the mapped file the weights lie in, NULL: elsewhere */
+    size_t map_bytes, streamed; /* streamed: bytes of weights that are given back and read again in each run */
+    int64_t runs;
+    int ahead; /* step up to which weights were asked for, in the run in progress */
 };
 
 /** One run: what the steps see. */
@@ -165,6 +173,11 @@ alloy_status ay_plan_fuse(ay_plan *pl);
 alloy_status ay_plan_fuse_bands(ay_plan *pl); /* fuse_band.c, after ay_plan_fuse */
 alloy_status ay_plan_place(ay_plan *pl);
 alloy_status ay_plan_memory(ay_ctx *cx, ay_program *p);
+/** Which steps give their weights back, so that with them no more than `limit` bytes of the process are in memory; 0: no
+ *  limit (stream.c). */
+alloy_status ay_plan_stream(ay_ctx *cx, ay_program *p, size_t limit);
+void ay_stream_before(ay_program *p, int step); /* reads ahead */
+void ay_stream_after(const ay_program *p, const ay_step *s);
 /** After ay_plan_memory: brute force; false when two values alive at once overlap (tests). */
 bool ay_plan_memory_ok(const ay_program *p);
 
@@ -200,6 +213,8 @@ ay_ref ay_step_read_inplace(ay_step *s, const ay_view *v);
 ay_ref ay_step_write(ay_step *s, const ay_view *v);
 /** A result that may lie in the operand's place from byte `at` on, other results of the step in the rest of it. */
 ay_ref ay_step_write_part(ay_step *s, const ay_view *v, size_t at);
+/** Says that the step reads this weight, which lies in its args. */
+void ay_step_weight(ay_step *s, const ay_weight *w);
 alloy_status ay_step_scratch(ay_plan *pl, ay_step *s, size_t bytes);
 void ay_step_what(ay_plan *pl, ay_step *s, const char *fmt, ...) AY_PRINTF(3, 4);
 static inline const ay_node *ay_plan_node(const ay_plan *pl, ay_val v) { return &pl->g->nodes[v]; }

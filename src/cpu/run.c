@@ -159,7 +159,9 @@ static alloy_status run_steps(ay_run *r) {
         const ay_step *s = &p->steps[i];
         r->ex.scratch = ay_at(r, s->scratch);
         r->ex.scratch_bytes = s->scratch_bytes;
+        ay_stream_before(p, i);
         AY_TRY(s->run(r, s));
+        ay_stream_after(p, s);
         AY_TRY(ay_check_stop(r->cx));
         if (!p->profiling) continue;
         double after = now();
@@ -180,8 +182,10 @@ alloy_status ay_program_run(ay_ctx *cx, ay_program *p, const ay_tensor *in, int 
     AY_TRY(match_inputs(cx, p, in, n_in));
     AY_TRY(match_outputs(cx, p, out, n_out));
     p->overflows = 0;
+    p->ahead = 0;
     ay_run r = {.cx = cx, .p = p, .ex = {.pool = cx->pool, .isa = (ay_isa)cx->isa, .stop = &cx->stop}};
     AY_TRY(run_steps(&r));
+    p->runs++;
     if (p->profiling) p->wall += now() - start;
     return ALLOY_OK;
 }

@@ -277,6 +277,8 @@ static alloy_status add_step(ay_plan *pl, const operands *o, const band_args *a)
     p->y = a->pair ? ay_step_write_part(s, &o->y, 0) : ay_step_write(s, &o->y);
     if (a->pair) p->pair_y = ay_step_write_part(s, &o->pair_y, (size_t)ay_view_count(&o->y) * 4);
     else p->pair_y = AY_NO_REF;
+    ay_step_weight(s, &p->w);
+    if (a->pair) ay_step_weight(s, &p->pair_w);
     note(pl, s, a);
     return ay_step_scratch(pl, s, a->picture_bytes + a->raw_bytes + conv_scratch(pl, a));
 }

@@ -81,7 +81,10 @@ static ay_step *add_conv(ay_plan *pl, ay_step_fn run, const conv_args *a, const 
     /* sums may begin with the residual, unless an activation stands between */
     p->residual = run == run_conv && p->c.act == AY_ACT_NONE ? ay_step_read_inplace(s, &v[3]) : ay_step_read(s, &v[3]);
     p->y = ay_step_write(s, &v[4]);
-    if (p->has_w) p->c.w = &p->w;
+    if (p->has_w) {
+        p->c.w = &p->w;
+        ay_step_weight(s, &p->w);
+    }
     const ay_conv *c = &p->c;
     double taps = (double)(c->kernel[0] * c->kernel[1] * c->kernel[2]);
     s->flops = 2 * taps * (double)(c->c / c->groups) * (double)ay_view_count(&v[4]);

@@ -243,6 +243,7 @@ alloy_status ay_build_gather(ay_plan *pl, const ay_fused *f) {
     p->x = ay_step_read(s, &x);
     p->idx = ay_step_read(s, &idx);
     p->y = ay_step_write(s, &y);
+    if (a.has_w) ay_step_weight(s, &p->w);
     s->bytes = 8.0 * (double)ay_view_count(&y);
     return ALLOY_OK;
 }

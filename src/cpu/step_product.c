@@ -147,7 +147,10 @@ static alloy_status add_product(ay_plan *pl, const ay_fused *f, const operands *
     p->gate = ay_step_read(s, &op->gate);
     p->residual = ay_step_read(s, &op->residual); /* never in place: long products gather partial sums in c */
     p->c = ay_step_write(s, &op->c);
-    if (op->has_w) p->g.one.w = &p->w;
+    if (op->has_w) {
+        p->g.one.w = &p->w;
+        ay_step_weight(s, &p->w);
+    }
     size_t scratch = p->g.batch == 1 ? ay_gemm_scratch((ay_isa)pl->cx->isa, ay_plan_threads(pl), &p->g.one)
                                      : ay_gemm_batch_scratch((ay_isa)pl->cx->isa, ay_plan_threads(pl), &p->g);
     double rows = (double)ay_view_count(&op->c) / (double)op->n;

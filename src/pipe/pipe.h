@@ -98,6 +98,7 @@ typedef struct ay_component ay_component;
 typedef struct ay_exec_options {
     bool emulate_f16;
     bool profile;
+    size_t memory_limit; /* bytes of the process in memory; 0: none */
 } ay_exec_options;
 
 /** At the size it was converted for, the package's own MIL program; at another, the graph built anew with the package's

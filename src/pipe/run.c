@@ -133,6 +133,8 @@ static alloy_status fill_request(ay_ctx *cx, const ay_model *m, const alloy_run_
     r->width = o->image_size.width ? o->image_size.width : m->width;
     r->height = o->image_size.height ? o->image_size.height : m->height;
     r->exec.profile = o->profile;
+    if (o->memory_limit < 0) return ay_fail(cx, ALLOY_E_USAGE, "a memory limit cannot be negative");
+    r->exec.memory_limit = (size_t)o->memory_limit;
     return ALLOY_OK;
 }
 
