@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * alloy convert SOURCE: a checkpoint folder to a model folder.
+ * alloy convert SOURCE: a checkpoint to a model folder.
  */
 #include "cli.h"
 
@@ -34,6 +34,7 @@ int cmd_convert(int argc, char **argv) {
         {"--quantization", NULL, OPTION_TEXT, &o.quantization, "KIND", "float16 (default), float32, int8 or int4", 0},
         {"--palette", NULL, OPTION_INT, &o.palette, "BITS", "instead: palettes of 4, 6 or 8 bits", 4},
         {"--size-limit", NULL, OPTION_TEXT, &limit, "SIZE", "such as 7GB: more bits where they help most, up to that size", 0},
+        {"--base", NULL, OPTION_TEXT, &o.base, "FOLDER", "for a checkpoint of one file: the diffusers folder that has what it lacks", 0},
         {"--type", NULL, OPTION_TEXT, &o.type, "T", "insist on this model type; it is detected otherwise", 0},
         {"--target", NULL, OPTION_TEXT, &o.target, "T", "macos14 or macos15 (default: macos15 for int4, else macos14)", 0},
         {"--width", NULL, OPTION_INT, &o.image_size.width, "W", "pixels (default: the model's own); run can make other sizes", 1},
@@ -49,11 +50,11 @@ int cmd_convert(int argc, char **argv) {
     int n, bad = cli_parse("convert", argc, argv, options, source, 1, &n);
     if (bad) return bad;
     if (help) {
-        cli_help("convert", "SOURCE [OPTIONS]", "Converts a diffusers checkpoint folder to Core ML packages in DIR/NAME/.", options);
+        cli_help("convert", "SOURCE [OPTIONS]", "Converts a checkpoint, a diffusers folder or one file, to Core ML packages in DIR/NAME/.", options);
         return 0;
     }
     if (n != 1) {
-        cli_say("alloy convert: say which checkpoint: alloy convert FOLDER");
+        cli_say("alloy convert: say which checkpoint: alloy convert FOLDER, or alloy convert FILE --base FOLDER");
         return 2;
     }
     if (size && (o.image_size.width || o.image_size.height)) {

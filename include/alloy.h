@@ -109,9 +109,10 @@ typedef struct alloy_convert_options {
     int palette;              /**< instead of `quantization`: palettes of 4, 6 or 8 bits; 0: none */
     char **report;            /**< JSON about what was written (path, type, sizes); alloy_free() it. May be NULL */
     int64_t size_limit;       /**< bytes of the whole folder: more bits than `quantization` says, where they help most; 0: none */
+    const char *base;         /**< when the source is one file: a diffusers folder for what it lacks (tokenizers, scheduler ...) */
 } alloy_convert_options;
 ALLOY_API void alloy_convert_options_init(alloy_convert_options *o);
-/** Converts the checkpoint folder `source` to OUTPUT_DIR/NAME/. Nothing appears under that name until it is whole. */
+/** Converts the checkpoint `source`, a diffusers folder or one file, to OUTPUT_DIR/NAME/. Nothing appears under that name until it is whole. */
 ALLOY_API alloy_status alloy_convert(alloy_ctx *ctx, const char *source, const alloy_convert_options *o);
 
 /* ---- run --------------------------------------------------------------------------------------------------------------- */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * From a checkpoint folder to a model folder: every component's graph is built and checked against its tensors before a
+ * From a checkpoint, a folder or one file, to a model folder: every component's graph is built and checked against its tensors before a
  * byte is written; then the packages are streamed into NAME.partial/, which becomes NAME/ when all of it is whole.
  */
 #include "pipe/convert_quant.h"
@@ -13,6 +13,8 @@
 typedef struct conversion {
     ay_ctx *cx;
     const char *source;
+    ay_single single;   /* when the source is one file */
+    const char *folder; /* where everything else is: the source, or the base */
     const alloy_convert_options *o;
     ay_model *m;
     ay_source *sources[AY_MAX_PARTS];
@@ -33,38 +35,88 @@ typedef struct conversion {
 
 /* ---- reading the checkpoint ------------------------------------------------------------------------------------------- */
 
-static alloy_status read_folder(conversion *v) {
+/* The pipeline that the folder is made for, from its model_index.json. */
+static alloy_status read_index(conversion *v, const ay_pipe_row **row) {
+    ay_ctx *cx = v->cx;
+    char *index = ay_path_join(v->m->arena, v->folder, "model_index.json");
+    if (!index) return ay_nomem(cx);
+    if (ay_path_kind_of(v->folder) != AY_PATH_DIR) {
+        return ay_path_kind_of(v->folder) == AY_PATH_NONE ? ay_path_fail(cx, v->folder)
+                                                          : ay_fail(cx, ALLOY_E_USAGE, "%s: is no folder; --base takes a diffusers folder", v->folder);
+    }
+    if (ay_path_kind_of(index) != AY_PATH_FILE) {
+        return ay_fail(cx, ALLOY_E_FORMAT, "%s: not a diffusers folder (no model_index.json)%s", v->folder,
+                       ay_path_kind_of(ay_path_join(v->m->arena, v->folder, "alloy.json")) == AY_PATH_FILE ? "; it is converted already" : "");
+    }
+    const char *name;
+    AY_TRY(ay_json_read(cx, index, &v->configs[AY_MAX_PARTS + 1]));
+    v->m->index = v->configs[AY_MAX_PARTS + 1];
+    AY_TRY(ay_json_str(cx, index, v->m->index, "_class_name", &name));
+    *row = ay_pipe_find(name);
+    if (*row) return ALLOY_OK;
+    ay_buf known = {0};
+    int n;
+    const ay_pipe_row *const *rows = ay_pipe_list(&n);
+    for (int i = 0; i < n; i++) ay_buf_printf(&known, "%s%s", i ? ", " : "", rows[i]->class_name);
+    alloy_status st = ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: pipeline \"%s\" is not known; known are: %s", index, name, known.data ? known.data : "");
+    ay_buf_free(&known);
+    return st;
+}
+
+/* Which components are in the file, as "unet (LDM), vae (LDM)"; and in the base. */
+static void say_where(conversion *v) {
+    ay_buf in = {0}, out = {0};
+    const char *last = "";
+    for (const ay_part_row *p = v->m->row->parts; p->package; p++) {
+        const ay_single_part *part = ay_single_find(&v->single, p->folder);
+        if (strcmp(p->folder, last) == 0) continue;
+        last = p->folder;
+        if (part) ay_buf_printf(&in, "%s%s (%s)", in.len ? ", " : "", p->folder, part->naming->name);
+        else ay_buf_printf(&out, "%s, ", p->folder);
+    }
+    ay_log(v->cx, AY_LOG_INFO, "%s: %s from this file; %stokenizer and scheduler from %s", v->source, in.data, out.data ? out.data : "", v->folder);
+    ay_buf_free(&in);
+    ay_buf_free(&out);
+}
+
+static alloy_status read_file(conversion *v) {
+    ay_ctx *cx = v->cx;
+    const ay_pipe_row *of_base;
+    AY_TRY(ay_single_open(cx, v->source, v->o->base, &v->single));
+    v->m->row = v->single.row;
+    if (!v->o->base) {
+        return ay_fail(cx, ALLOY_E_USAGE,
+                       "%s: is a %s checkpoint of one file, which has no tokenizer and no scheduler settings; give --base FOLDER, a diffusers folder "
+                       "of the same kind of model, to take them from",
+                       v->source, v->m->row->type);
+    }
+    v->folder = v->o->base;
+    AY_TRY(read_index(v, &of_base));
+    if (strcmp(of_base->type, v->m->row->type) != 0) {
+        return ay_fail(cx, ALLOY_E_MISMATCH, "%s: is a %s model, but %s is a %s checkpoint; give a --base of that kind", v->folder, of_base->type,
+                       v->source, v->m->row->type);
+    }
+    say_where(v);
+    return ALLOY_OK;
+}
+
+static alloy_status read_source(conversion *v) {
     ay_ctx *cx = v->cx;
     ay_path_kind kind = ay_path_kind_of(v->source);
-    if (kind == AY_PATH_NONE) return ay_path_fail(cx, v->source);
-    if (kind != AY_PATH_DIR) {
-        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: not a folder; give a diffusers folder, the one with model_index.json in it", v->source);
+    v->folder = v->source;
+    if (kind == AY_PATH_FILE) {
+        AY_TRY(read_file(v));
+    } else if (kind != AY_PATH_DIR) {
+        return ay_path_fail(cx, v->source);
+    } else if (v->o->base) {
+        return ay_fail(cx, ALLOY_E_USAGE, "%s: is a folder, which has all that is needed; --base is for a checkpoint of one file", v->source);
+    } else {
+        AY_TRY(read_index(v, &v->m->row));
     }
-    char *index = ay_path_join(v->m->arena, v->source, "model_index.json");
-    if (!index) return ay_nomem(cx);
-    if (ay_path_kind_of(index) != AY_PATH_FILE) {
-        return ay_fail(cx, ALLOY_E_FORMAT, "%s: not a diffusers folder (no model_index.json)%s", v->source,
-                       ay_path_kind_of(ay_path_join(v->m->arena, v->source, "alloy.json")) == AY_PATH_FILE ? "; it is converted already" : "");
+    if (v->o->type && strcmp(v->o->type, v->m->row->type) != 0) {
+        return ay_fail(cx, ALLOY_E_MISMATCH, "%s: this is a %s checkpoint, not %s; leave --type out", v->source, v->m->row->type, v->o->type);
     }
-    json_t *j = NULL;
-    const char *name;
-    AY_TRY(ay_json_read(cx, index, &j));
-    v->m->index = v->configs[AY_MAX_PARTS + 1] = j;
-    alloy_status st = ay_json_str(cx, index, j, "_class_name", &name);
-    if (st == ALLOY_OK) {
-        v->m->row = ay_pipe_find(name);
-        if (!v->m->row) {
-            ay_buf known = {0};
-            int n;
-            const ay_pipe_row *const *rows = ay_pipe_list(&n);
-            for (int i = 0; i < n; i++) ay_buf_printf(&known, "%s%s", i ? ", " : "", rows[i]->class_name);
-            st = ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: pipeline \"%s\" is not known; known are: %s", index, name, known.data ? known.data : "");
-            ay_buf_free(&known);
-        } else if (v->o->type && strcmp(v->o->type, v->m->row->type) != 0) {
-            st = ay_fail(cx, ALLOY_E_MISMATCH, "%s: this is a %s checkpoint, not %s; leave --type out", v->source, v->m->row->type, v->o->type);
-        }
-    }
-    return st;
+    return ALLOY_OK;
 }
 
 /* The class that model_index.json loads a folder with, ["transformers", "T5EncoderModel"], or NULL. */
@@ -111,19 +163,26 @@ static alloy_status read_parts(conversion *v) {
     ay_arena *a = v->m->arena;
     AY_TRY(check_component_names(v));
     for (const ay_part_row *row = v->m->row->parts; row->package; row++) {
-        char *dir = ay_path_join(a, v->source, row->folder), *file = dir ? ay_path_join(a, dir, "config.json") : NULL;
-        if (!file) return ay_nomem(cx);
-        if (row->optional && (left_out(v, row->folder) || ay_path_kind_of(dir) == AY_PATH_NONE)) continue;
+        const ay_single_part *part = ay_single_find(&v->single, row->folder);
+        char *dir = ay_path_join(a, v->folder, row->folder), *file = dir ? ay_path_join(a, dir, "config.json") : NULL;
         int i = v->m->n_parts;
+        if (!file) return ay_nomem(cx);
+        if (part) {
+            v->configs[i] = json_incref(part->config);
+            AY_TRY(ay_model_add_part(cx, v->m, row, v->source, part->config, NULL));
+            continue;
+        }
+        if (row->optional && (left_out(v, row->folder) || ay_path_kind_of(dir) == AY_PATH_NONE)) continue;
         AY_TRY(ay_json_read(cx, file, &v->configs[i]));
         AY_TRY(ay_model_add_part(cx, v->m, row, file, v->configs[i], loaded_as(v, row->folder)));
     }
-    char *file = ay_path_join(a, v->source, "scheduler/scheduler_config.json");
+    char *file = ay_path_join(a, v->folder, "scheduler/scheduler_config.json");
     if (!file) return ay_nomem(cx);
     AY_TRY(ay_json_read(cx, file, &v->configs[AY_MAX_PARTS]));
+    if (v->single.n) ay_single_hints(&v->single, v->configs[AY_MAX_PARTS]);
     v->m->scheduler = v->configs[AY_MAX_PARTS];
     for (int i = 0; i < AY_MAX_TOKENIZERS && v->m->row->tokenizers[i]; i++) {
-        char *dir = ay_path_join(a, v->source, v->m->row->tokenizers[i]);
+        char *dir = ay_path_join(a, v->folder, v->m->row->tokenizers[i]);
         ay_tokenizer *tok = NULL;
         if (!dir) return ay_nomem(cx);
         if (!ay_tokenizer_needed(v->m, v->m->row->tokenizers[i])) continue;
@@ -157,6 +216,16 @@ static alloy_status fit(conversion *v) {
     return n ? ay_quant_fit(q, from, arch, n, limit > beside ? limit - beside : 0) : ALLOY_OK;
 }
 
+static alloy_status open_part(conversion *v, const ay_model_part *p, ay_source **out) {
+    const ay_single_part *part = ay_single_find(&v->single, p->row->folder);
+    if (part) return ay_single_source(v->cx, part, v->source, p->cfg, out);
+    char *dir = ay_path_join(v->m->arena, v->folder, p->row->folder);
+    if (!dir) return ay_nomem(v->cx);
+    AY_TRY(ay_source_open(v->cx, dir, out));
+    ay_source_choose(*out, p->arch, p->cfg);
+    return ALLOY_OK;
+}
+
 /* Graphs for the sizes asked for, each checked against its tensors. */
 static alloy_status build_parts(conversion *v) {
     ay_ctx *cx = v->cx;
@@ -164,10 +233,8 @@ static alloy_status build_parts(conversion *v) {
     for (int i = 0; i < m->n_parts; i++) {
         ay_model_part *p = &m->parts[i];
         if (!wanted(v, p->row->package)) continue;
-        char *dir = ay_path_join(m->arena, v->source, p->row->folder);
-        if (!dir) return ay_nomem(cx);
         AY_TRY(m->row->sizes(cx, m, p->row, m->width, m->height, m->text_length, &p->sizes));
-        AY_TRY(ay_source_open(cx, dir, &v->sources[i]));
+        AY_TRY(open_part(v, p, &v->sources[i]));
         AY_TRY(ay_part_graph(cx, p, &p->sizes, m->precision, v->sources[i], &v->graphs[i]));
         AY_TRY(ay_part_quant_plan(cx, m->arena, v->kind, p->arch, v->graphs[i], &v->quant[i]));
     }
@@ -229,9 +296,10 @@ static alloy_status write_part(conversion *v, int i, json_t *components) {
     ay_source_hash(v->from, hash);
     ay_arena *arena = ay_arena_new();
     if (!arena) return ay_nomem(cx);
-    char *path = ay_sprintf(arena, "%s/%s.mlpackage", v->partial, p->row->package), *of = ay_utf8(arena, ay_path_base(v->source));
-    char *about = of ? ay_sprintf(arena, "%s (%s) of %s", p->row->package, p->arch->class_name, of) : NULL;
-    const char *metadata[] = {"com.alloy.version", ALLOY_VERSION, "com.alloy.source_sha256", hash, "com.alloy.class", p->arch->class_name, NULL};
+    char *path = ay_sprintf(arena, "%s/%s.mlpackage", v->partial, p->row->package);
+    char *about = ay_sprintf(arena, "%s (%s)", p->row->package, p->arch->class_name);
+    /* nothing about where the weights came from: the same weights give the same package, whatever they were read from */
+    const char *metadata[] = {"com.alloy.version", ALLOY_VERSION, "com.alloy.class", p->arch->class_name, NULL};
     ay_package_options po = {.target = v->target, .description = about, .author = "alloy", .metadata = metadata, .source = {stream_param, v}};
     ay_function fn = {"main", v->graphs[i]};
     ay_weight_entry *entries = NULL;
@@ -265,7 +333,7 @@ static alloy_status write_part(conversion *v, int i, json_t *components) {
 static alloy_status copy_folder(conversion *v, const char *name) {
     ay_ctx *cx = v->cx;
     ay_arena *a = v->m->arena;
-    char *from = ay_path_join(a, v->source, name), *to = ay_path_join(a, v->partial, name), **files;
+    char *from = ay_path_join(a, v->folder, name), *to = ay_path_join(a, v->partial, name), **files;
     int n;
     if (!from || !to) return ay_nomem(cx);
     AY_TRY(ay_mkdirs(cx, to));
@@ -290,6 +358,7 @@ static alloy_status write_manifest(conversion *v, json_t *components, json_t *pr
     alloy_status st = j && path ? ALLOY_OK : ay_nomem(v->cx);
     if (st == ALLOY_OK) {
         json_object_set_new(j, "source", ay_json_text(ay_path_base(v->source)));
+        if (v->o->base) json_object_set_new(j, "base", ay_json_text(ay_path_base(v->o->base)));
         st = errno == ENOMEM ? ay_nomem(v->cx) : ay_json_write(v->cx, path, j);
     }
     json_decref(j);
@@ -412,13 +481,25 @@ static alloy_status check_options(ay_ctx *cx, const alloy_convert_options *o, co
     return ALLOY_OK;
 }
 
+/* The last part of the path; of a file, without the ending that says its format. */
+static const char *folder_name(ay_arena *a, const char *source) {
+    static const char *const endings[] = {".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin"};
+    const char *name = ay_path_base(source), *dot = strrchr(name, '.');
+    if (!dot || dot == name || ay_path_kind_of(source) != AY_PATH_FILE) return name;
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
+        if (strcmp(dot, endings[i]) == 0) return ay_strndup(a, name, (size_t)(dot - name));
+    }
+    return name;
+}
+
 static alloy_status choose_names(conversion *v) {
     ay_arena *a = v->m->arena;
     char *source = ay_strdup(a, v->source);
     if (!source) return ay_nomem(v->cx);
     for (size_t n = strlen(source); n > 1 && source[n - 1] == '/'; n--) source[n - 1] = 0;
     v->source = source;
-    const char *name = v->o->name ? v->o->name : ay_path_base(source);
+    const char *name = v->o->name ? v->o->name : folder_name(a, source);
+    if (!name) return ay_nomem(v->cx);
     size_t n = strlen(name);
     if (!*v->o->output_dir) return ay_fail(v->cx, ALLOY_E_USAGE, "the output folder has no name; \".\" is the one you are in");
     if (!*name || strchr(name, '/') || name[0] == '.') return ay_fail(v->cx, ALLOY_E_USAGE, "name \"%s\": give --name a plain folder name", name);
@@ -435,7 +516,7 @@ static alloy_status convert(conversion *v, json_t *components, json_t *predictio
     ay_model *m = v->m;
     AY_TRY(check_options(v->cx, v->o, v));
     AY_TRY(choose_names(v));
-    AY_TRY(read_folder(v));
+    AY_TRY(read_source(v));
     AY_TRY(read_parts(v));
     m->width = v->o->image_size.width;
     m->height = v->o->image_size.height;
@@ -464,6 +545,7 @@ alloy_status ay_convert(ay_ctx *cx, const char *source, const alloy_convert_opti
         if (said) ay_fail(cx, st, "%s", said);
     }
     ay_work_end(&v.lock);
+    ay_single_close(&v.single);
     for (int i = 0; i < AY_MAX_PARTS; i++) {
         ay_graph_free(v.graphs[i]);
         ay_source_close(&v.sources[i]);

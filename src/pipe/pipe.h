@@ -3,7 +3,8 @@
  * Pipelines: what calls what. A row says which components a pipeline class has, what sizes they need, and how a prompt
  * becomes a picture; converting, running and describing are the same code for every row.
  *
- *   convert.c   checkpoint folder -> model folder        exec.c      one component, ready to run
+ *   convert.c   checkpoint -> model folder               exec.c      one component, ready to run
+ *   single.c    what a checkpoint of one file is
  *   manifest.c  alloy.json                               run.c       model folder + prompt -> pictures
  *   sched*.c    timesteps and steps, one list            pipe_*.c    one pipeline family each
  *   validate.c  model folders and packages, checked
@@ -33,6 +34,20 @@ typedef struct ay_part_row {
 typedef struct ay_request ay_request;
 typedef struct ay_model ay_model;
 
+/** Where a component's tensors may be in a checkpoint of one file. */
+typedef struct ay_file_part {
+    const char *folder;     /* as in ay_part_row; NULL ends the list */
+    const char *class_name; /* which architecture */
+    const char *prefix;     /* of its tensors' names */
+    bool flat;              /* the names behind it have no dots: EMA copies */
+    const char *facts;      /* JSON: what the published configuration says beyond the shapes, for want of a base; or NULL */
+} ay_file_part;
+
+/** A tensor that says something about the schedule by being there. */
+typedef struct ay_file_hint {
+    const char *tensor, *key, *value; /* value as JSON; tensor NULL ends the list */
+} ay_file_hint;
+
 typedef struct ay_pipe_row {
     const char *class_name; /* _class_name of model_index.json */
     const char *type;       /* what list-models shows */
@@ -43,6 +58,11 @@ typedef struct ay_pipe_row {
     /** The sizes one component is built for; a picture that does not fit is a sentence that says which sizes do. */
     alloy_status (*sizes)(ay_ctx *cx, const ay_model *m, const ay_part_row *part, int w, int h, int text, ay_sizes *out);
     alloy_status (*run)(ay_ctx *cx, ay_model *m, ay_request *r);
+    /** Of checkpoints of one file (single.c): the first row's folder is the component that tells the pipeline, if file_fits takes
+     *  its configuration (NULL: any). The first row of a folder that fits the file counts. May be NULL. */
+    const ay_file_part *file_parts;
+    bool (*file_fits)(const json_t *config, const ay_names *tensors);
+    const ay_file_hint *file_hints;
 } ay_pipe_row;
 
 const ay_pipe_row *ay_pipe_find(const char *class_name);
@@ -135,6 +155,32 @@ struct ay_request {
     alloy_status (*take)(void *user, ay_ctx *cx, int index, const ay_image *im);
     void *user;
 };
+
+/* ---- a checkpoint of one file (single.c) ------------------------------------------------------------------------------------------ */
+
+typedef struct ay_single_part {
+    const ay_file_part *row;
+    const ay_naming *naming;
+    json_t *config;
+} ay_single_part;
+
+typedef struct ay_single {
+    const ay_pipe_row *row;
+    ay_source *source;
+    ay_single_part parts[AY_MAX_PARTS];
+    int n;
+} ay_single;
+
+/** Says what the file is. What the shapes of a component do not tell comes from its config.json in the folder `base` (may be
+ *  NULL), if that is of the same widths. To be closed also after a failure. */
+alloy_status ay_single_open(ay_ctx *cx, const char *path, const char *base, ay_single *out);
+void ay_single_close(ay_single *s);
+/** The component of this folder, or NULL where the file has none. */
+const ay_single_part *ay_single_find(const ay_single *s, const char *folder);
+/** Changes a scheduler_config.json as the file's marker tensors say. */
+void ay_single_hints(const ay_single *s, json_t *scheduler);
+/** The tensors of one component. */
+alloy_status ay_single_source(ay_ctx *cx, const ay_single_part *part, const char *path, const void *cfg, ay_source **out);
 
 alloy_status ay_convert(ay_ctx *cx, const char *source, const alloy_convert_options *o);
 alloy_status ay_run(ay_ctx *cx, const char *model, const alloy_run_options *o);

@@ -251,6 +251,18 @@ static alloy_status run(ay_ctx *cx, ay_model *m, ay_request *r) {
     return st;
 }
 
+/* One file: the transformer as Black Forest Labs publish it, or ComfyUI's checkpoints with everything in them. */
+static const ay_file_part file_parts[] = {
+    {"transformer", "FluxTransformer2DModel", "model.diffusion_model.", false, NULL},
+    {"transformer", "FluxTransformer2DModel", "", false, NULL},
+    {"text_encoder", "CLIPTextModel", "text_encoders.clip_l.transformer.", false, NULL},
+    {"text_encoder_2", "T5EncoderModel", "text_encoders.t5xxl.transformer.", false, NULL},
+    /* black-forest-labs/FLUX.1-schnell, vae/config.json */
+    {"vae", "AutoencoderKL", "vae.", false, "{\"scaling_factor\": 0.3611, \"shift_factor\": 0.1159}"},
+    {"vae", "AutoencoderKL", "first_stage_model.", false, "{\"scaling_factor\": 0.3611, \"shift_factor\": 0.1159}"},
+    {NULL, NULL, NULL, false, NULL},
+};
+
 const ay_pipe_row ay_pipe_flux = {
     .class_name = "FluxPipeline",
     .type = "flux",
@@ -259,4 +271,5 @@ const ay_pipe_row ay_pipe_flux = {
     .defaults = defaults,
     .sizes = sizes,
     .run = run,
+    .file_parts = file_parts,
 };

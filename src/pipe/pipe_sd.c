@@ -289,6 +289,41 @@ static alloy_status run(ay_ctx *cx, ay_model *m, ay_request *r) {
     return st;
 }
 
+/* ---- one file: CompVis' and Stability's own checkpoints, and those of the programs that keep their names --------------- */
+
+static const ay_file_part file_parts[] = {
+    {"unet", "UNet2DConditionModel", "model.diffusion_model.", false, NULL},
+    {"unet", "UNet2DConditionModel", "", false, NULL},
+    {"unet", "UNet2DConditionModel", "model_ema.diffusion_model", true, NULL}, /* where there is nothing but the averages */
+    {"text_encoder", "CLIPTextModel", "cond_stage_model.transformer.", false, NULL},
+    {"text_encoder", "CLIPTextModel", "cond_stage_model.model.", false, NULL},
+    {"vae", "AutoencoderKL", "first_stage_model.", false, "{\"scaling_factor\": 0.18215}"}, /* v1-inference.yaml, scale_factor */
+    {"vae", "AutoencoderKL", "vae.", false, "{\"scaling_factor\": 0.18215}"},
+    {NULL, NULL, NULL, false, NULL},
+};
+static const ay_file_part file_parts_xl[] = {
+    {"unet", "UNet2DConditionModel", "model.diffusion_model.", false, NULL},
+    {"unet", "UNet2DConditionModel", "", false, NULL},
+    {"text_encoder", "CLIPTextModel", "conditioner.embedders.0.transformer.", false, NULL},
+    {"text_encoder_2", "CLIPTextModelWithProjection", "conditioner.embedders.1.model.", false, NULL},
+    {"vae", "AutoencoderKL", "first_stage_model.", false, "{\"scaling_factor\": 0.13025, \"force_upcast\": true}"}, /* sd_xl_base.yaml */
+    {"vae", "AutoencoderKL", "vae.", false, "{\"scaling_factor\": 0.13025, \"force_upcast\": true}"},
+    {NULL, NULL, NULL, false, NULL},
+};
+/* What ComfyUI and its users mark checkpoints with (comfy/supported_models.py, model_type). */
+static const ay_file_hint file_hints[] = {
+    {"v_pred", "prediction_type", "\"v_prediction\""},
+    {"ztsnr", "rescale_betas_zero_snr", "true"},
+    {NULL, NULL, NULL},
+};
+
+static bool file_fits(const json_t *unet, const ay_names *tensors) { return !json_is_string(json_object_get(unet, "addition_embed_type")); }
+
+/* The refiner's only text encoder is the other models' second one. */
+static bool file_fits_xl(const json_t *unet, const ay_names *tensors) {
+    return json_is_string(json_object_get(unet, "addition_embed_type")) && !ay_names_find(tensors, "conditioner.embedders.0.model.positional_embedding");
+}
+
 const ay_pipe_row ay_pipe_sd = {
     .class_name = "StableDiffusionPipeline",
     .type = "sd",
@@ -297,6 +332,9 @@ const ay_pipe_row ay_pipe_sd = {
     .defaults = defaults,
     .sizes = sizes,
     .run = run,
+    .file_parts = file_parts,
+    .file_fits = file_fits,
+    .file_hints = file_hints,
 };
 const ay_pipe_row ay_pipe_sdxl = {
     .class_name = "StableDiffusionXLPipeline",
@@ -305,5 +343,7 @@ const ay_pipe_row ay_pipe_sdxl = {
     .tokenizers = tokenizers_xl,
     .defaults = defaults,
     .sizes = sizes,
-    .run = run,
+    .run = run,    .file_parts = file_parts_xl,
+    .file_fits = file_fits_xl,
+    .file_hints = file_hints,
 };

@@ -141,21 +141,29 @@ void ay_source_close(ay_source **s) {
     *s = NULL;
 }
 
-uint64_t ay_source_bytes(const ay_source *s) {
-    uint64_t sum = 0;
+typedef struct sums {
+    int64_t count, params;
+    uint64_t bytes;
+} sums;
+
+static sums sum_tensors(const ay_source *s) {
+    sums all = {0, 0, 0};
+    size_t n = strlen(s->prefix);
     for (int i = 0; i < s->n_files; i++) {
-        for (int k = 0; k < s->files[i]->n; k++) sum += s->files[i]->tensors[k].bytes;
+        for (int k = 0; k < s->files[i]->n; k++) {
+            const ay_st_tensor *t = &s->files[i]->tensors[k];
+            if (strncmp(t->name, s->prefix, n) != 0) continue;
+            all.count++;
+            all.params += ay_type_count(&t->type);
+            all.bytes += t->bytes;
+        }
     }
-    return sum;
+    return all;
 }
 
-int64_t ay_source_params(const ay_source *s) {
-    int64_t sum = 0;
-    for (int i = 0; i < s->n_files; i++) {
-        for (int k = 0; k < s->files[i]->n; k++) sum += ay_type_count(&s->files[i]->tensors[k].type);
-    }
-    return sum;
-}
+int64_t ay_source_count(const ay_source *s) { return sum_tensors(s).count; }
+uint64_t ay_source_bytes(const ay_source *s) { return sum_tensors(s).bytes; }
+int64_t ay_source_params(const ay_source *s) { return sum_tensors(s).params; }
 
 void ay_source_hash(const ay_source *s, char hex[65]) {
     ay_sha256 h;
@@ -181,6 +189,16 @@ void ay_source_focus(ay_source *s, const char *prefix, bool flat, const ay_namin
     s->flat = flat;
     s->naming = naming;
     s->cfg = cfg;
+}
+
+void ay_source_choose(ay_source *s, const ay_arch *arch, const void *cfg) {
+    ay_source_focus(s, "", false, NULL, NULL);
+    ay_names names = ay_source_names(s);
+    for (const ay_naming *n = arch->namings; n && n->name; n++) {
+        if (!ay_naming_fits(n, &names)) continue;
+        ay_source_focus(s, "", false, n, cfg);
+        return;
+    }
 }
 
 static const ay_st_tensor *find_exact(const ay_source *s, const char *name, const ay_safetensors **file) {
@@ -307,7 +325,7 @@ alloy_status ay_source_check(ay_ctx *cx, const ay_source *s, const ay_graph *g, 
     alloy_status st = collect(cx, s, g, arch, &f);
     if (st == ALLOY_OK && f.missing + f.misshapen + f.dtype + f.unused > 0) {
         st = ay_fail(cx, ALLOY_E_MISMATCH,
-                     "%s: the tensors do not fit %s as its config.json describes it (%d missing, %d of another shape, %d of a dtype that "
+                     "%s: the tensors do not fit %s as its configuration describes it (%d missing, %d of another shape, %d of a dtype that "
                      "holds no weights, %d unused); check that config.json belongs to this checkpoint:%s",
                      s->dir, arch->class_name, f.missing, f.misshapen, f.dtype, f.unused, f.text.data ? f.text.data : "");
     }

@@ -25,11 +25,15 @@ void ay_source_close(ay_source **s);
  *  NULL: the architecture's own names). `flat`: names without dots, as EMA copies have them. Strings are borrowed; `cfg` is
  *  the architecture's, for the naming's rename(). */
 void ay_source_focus(ay_source *s, const char *prefix, bool flat, const ay_naming *naming, const void *cfg);
+/** The same for a whole component folder: the first of the architecture's namings whose keys are there; if none, its own. */
+void ay_source_choose(ay_source *s, const ay_arch *arch, const void *cfg);
 /** The names of what is looked at, without the prefix. */
 ay_names ay_source_names(const ay_source *s);
 
-uint64_t ay_source_bytes(const ay_source *s);  /* of all tensors */
-int64_t ay_source_params(const ay_source *s);  /* elements of all tensors */
+/* Of all tensors that are looked at: how many, their bytes and elements. */
+int64_t ay_source_count(const ay_source *s);
+uint64_t ay_source_bytes(const ay_source *s);
+int64_t ay_source_params(const ay_source *s);
 /** SHA-256 over every file's name, size and header, as hex (64 characters and NUL). It names the checkpoint without reading
  *  its tensors. */
 void ay_source_hash(const ay_source *s, char hex[65]);

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Checkpoints of one file, in the names of the code each model was published with: the packages are those of the folder.
+ */
+#include "../support/single_case.h"
+#include "pipe/pipe.h"
+
+#include <string.h>
+
+typedef struct one {
+    ay_flux_case folder;
+    const char *rules, *type, *denoiser;
+} one;
+
+static const one cases[] = {
+    {{"a", false, NULL}, "flux_a", "flux", "model.diffusion_model."},  {{"b", false, NULL}, "flux_b", "flux", "model.diffusion_model."},
+    {{"sd15", false, "sd"}, "sd15", "sd", "model.diffusion_model."},   {{"sd2", false, "sd"}, "sd2", "sd", "model.diffusion_model."},
+    {{"sdxl", true, "sd"}, "sdxl", "sdxl", "model.diffusion_model."},
+};
+enum { CASES = sizeof cases / sizeof cases[0] };
+
+static alloy_status convert(ay_test *t, const char *source, const char *base, const char *name, const char *quantization) {
+    alloy_convert_options o;
+    alloy_convert_options_init(&o);
+    o.output_dir = ay_test_path(t, "out");
+    o.name = name;
+    o.base = base;
+    o.quantization = quantization;
+    o.image_size = (alloy_size){32, 32};
+    o.text_length = 24;
+    o.force = true;
+    return alloy_convert(t->cx, source, &o);
+}
+
+static const char *out(ay_test *t, const char *name) { return ay_test_join(t, ay_test_path(t, "out"), name); }
+
+static void test_same_packages(void **state) {
+    ay_test *t = *state;
+    for (int i = 0; i < CASES; i++) {
+        const char *folder = ay_flux_checkpoint(t, &cases[i].folder);
+        ay_single_case c = ay_single_make(t, cases[i].rules, folder, 0);
+        const char *file = ay_single_write(t, &c, "model.safetensors", "", "");
+        print_message("%s: %d tensors in one file\n", cases[i].rules, c.n);
+        for (int q = 0; q < 3; q++) {
+            static const char *const kinds[] = {"float32", "float16", "int4"};
+            assert_ok(t->cx, convert(t, folder, NULL, "folder", kinds[q]));
+            assert_ok(t->cx, convert(t, file, folder, "file", kinds[q]));
+            ay_single_same_packages(t, out(t, "folder"), out(t, "file"));
+        }
+    }
+}
+
+/* The denoiser alone, with its prefix and without; everything else is the base's. */
+static void test_denoiser_alone(void **state) {
+    ay_test *t = *state;
+    for (int i = 0; i < CASES; i++) {
+        const char *folder = ay_flux_checkpoint(t, &cases[i].folder);
+        ay_single_case c = ay_single_make(t, cases[i].rules, folder, 0);
+        assert_ok(t->cx, convert(t, folder, NULL, "folder", "float16"));
+        for (int bare = 0; bare < 2; bare++) {
+            const char *file = ay_single_write(t, &c, "denoiser.safetensors", cases[i].denoiser, bare ? "" : cases[i].denoiser);
+            assert_ok(t->cx, convert(t, file, folder, "file", "float16"));
+            ay_single_same_packages(t, out(t, "folder"), out(t, "file"));
+        }
+    }
+}
+
+/* "model.diffusion_model.input_blocks.0.0.weight" to "model_ema.diffusion_modelinput_blocks00weight" */
+static const char *ema_name(ay_test *t, const char *name) {
+    char *text = ay_sprintf(t->arena, "model_ema.diffusion_model%s", name + strlen("model.diffusion_model.")), *to = text + strlen("model_ema.");
+    for (const char *s = to; *s; s++) {
+        if (*s != '.') *to++ = *s;
+    }
+    *to = 0;
+    return text;
+}
+
+static void test_averages(void **state) {
+    ay_test *t = *state;
+    const char *folder = ay_flux_checkpoint(t, &cases[2].folder);
+    ay_single_case c = ay_single_make(t, "sd15", folder, 1000), only = {ay_alloc(t->arena, 2000 * sizeof *only.tensors), 0};
+    assert_ok(t->cx, convert(t, folder, NULL, "folder", "float32"));
+    int n = c.n;
+    for (int i = 0; i < n; i++) {
+        const ay_tensor *x = &c.tensors[i];
+        bool unet = strncmp(x->name, "model.diffusion_model.", 22) == 0;
+        ay_single_add(&only, unet ? ema_name(t, x->name) : x->name, x->type, x->data);
+        if (!unet) continue;
+        float *zeros = ay_alloc(t->arena, ay_dtype_bytes(x->type.dtype, ay_type_count(&x->type)));
+        ay_single_add(&c, ema_name(t, x->name), x->type, zeros); /* beside the weights themselves, which count */
+    }
+    float steps = 1;
+    ay_single_add(&only, "model_ema.num_updates", (ay_type){AY_F32, 0, {0}}, &steps);
+    ay_single_add(&only, "alphas_cumprod", (ay_type){AY_F32, 1, {1}}, &steps);
+    assert_ok(t->cx, convert(t, ay_single_write(t, &c, "both.safetensors", "", ""), folder, "file", "float32"));
+    ay_single_same_packages(t, out(t, "folder"), out(t, "file"));
+    assert_ok(t->cx, convert(t, ay_single_write(t, &only, "only.safetensors", "", ""), folder, "file", "float32"));
+    ay_single_same_packages(t, out(t, "folder"), out(t, "file"));
+}
+
+/* Marker tensors change the schedule that the base has. */
+static void test_markers(void **state) {
+    ay_test *t = *state;
+    const char *folder = ay_flux_checkpoint(t, &cases[4].folder);
+    ay_single_case c = ay_single_make(t, "sdxl", folder, 2);
+    float none = 0;
+    ay_single_add(&c, "v_pred", (ay_type){AY_F32, 1, {0}}, &none);
+    ay_single_add(&c, "ztsnr", (ay_type){AY_F32, 1, {0}}, &none);
+    assert_ok(t->cx, convert(t, ay_single_write(t, &c, "v.safetensors", "", ""), folder, "file", "float16"));
+    json_t *j;
+    assert_ok(t->cx, ay_json_read(t->cx, ay_test_join(t, out(t, "file"), "alloy.json"), &j));
+    const json_t *s = json_object_get(j, "scheduler");
+    assert_string_equal(json_string_value(json_object_get(s, "prediction_type")), "v_prediction");
+    assert_true(json_is_true(json_object_get(s, "rescale_betas_zero_snr")));
+    json_decref(j);
+}
+
+static void fails(ay_test *t, const char *file, const char *base, alloy_status status, const char *words) {
+    assert_int_equal(convert(t, file, base, "bad", "float16"), status);
+    print_message("%s\n", alloy_error(t->cx));
+    assert_contains(alloy_error(t->cx), words);
+    assert_int_equal(ay_path_kind_of(out(t, "bad")), AY_PATH_NONE);
+}
+
+static void test_what_is_refused(void **state) {
+    ay_test *t = *state;
+    const char *flux = ay_flux_checkpoint(t, &cases[0].folder), *sd = ay_flux_checkpoint(t, &cases[2].folder);
+    ay_single_case c = ay_single_make(t, "sd15", sd, 1);
+    const char *file = ay_single_write(t, &c, "model.safetensors", "", "");
+    fails(t, file, NULL, ALLOY_E_USAGE, "give --base FOLDER");
+    fails(t, file, flux, ALLOY_E_MISMATCH, "is a flux model");
+    fails(t, file, ay_test_path(t, "none"), ALLOY_E_IO, "no such file");
+    fails(t, file, file, ALLOY_E_USAGE, "--base takes a diffusers folder");
+    fails(t, sd, sd, ALLOY_E_USAGE, "--base is for a checkpoint of one file");
+    fails(t, ay_single_write(t, &c, "vae.safetensors", "first_stage_model.", ""), sd, ALLOY_E_UNSUPPORTED, "nothing but the component AutoencoderKL");
+    fails(t, ay_single_write(t, &c, "other.safetensors", "first_stage_model.", "x."), sd, ALLOY_E_UNSUPPORTED, "of no model that alloy knows");
+    ay_single_add(&c, "model.diffusion_model.more.weight", c.tensors[0].type, c.tensors[0].data);
+    fails(t, ay_single_write(t, &c, "more.safetensors", "", ""), sd, ALLOY_E_MISMATCH, "unused: model.diffusion_model.more.weight");
+    c.n -= 2;
+    const char *last = c.tensors[c.n].name;
+    fails(t, ay_single_write(t, &c, "less.safetensors", "", ""), sd, ALLOY_E_MISMATCH, "1 missing");
+    print_message("without %s\n", last);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        AY_TEST(test_same_packages), AY_TEST(test_denoiser_alone), AY_TEST(test_averages), AY_TEST(test_markers), AY_TEST(test_what_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
