@@ -69,23 +69,30 @@ static void print_model(const json_t *j) {
     json_array_foreach(json_object_get(j, "components"), i, c) print_package(c, "  ");
 }
 
-static void print_checkpoint(const json_t *j) {
+static void print_components(const json_t *components) {
     size_t i;
     json_t *c;
     char b[32];
-    printf("%s: checkpoint, %s (%s)\n", text_of(j, "path"), text_of(j, "pipeline"), text_of(j, "type"));
-    json_array_foreach(json_object_get(j, "components"), i, c) {
-        printf("  %-16s %-28s %10.3f M parameters  %s\n", text_of(c, "folder"), text_of(c, "class"),
-               (double)json_integer_value(json_object_get(c, "parameters")) / 1e6, cli_bytes((double)json_integer_value(json_object_get(c, "bytes")), b));
+    json_array_foreach(components, i, c) {
+        printf("  %-16s %-28s %10.3f M parameters  %-10s %s\n", text_of(c, "folder"), text_of(c, "class"),
+               (double)json_integer_value(json_object_get(c, "parameters")) / 1e6, cli_bytes((double)json_integer_value(json_object_get(c, "bytes")), b),
+               text_of(c, "naming"));
     }
+}
+
+static void print_checkpoint(const json_t *j) {
+    printf("%s: checkpoint, %s (%s)\n", text_of(j, "path"), text_of(j, "pipeline"), text_of(j, "type"));
+    print_components(json_object_get(j, "components"));
 }
 
 static void print_tensors(const json_t *j) {
     size_t i;
     json_t *t;
-    printf("%s: safetensors, %zu tensors, %.3f M parameters\n", text_of(j, "path"), json_array_size(json_object_get(j, "tensors")),
+    printf("%s: %s, %zu tensors, %.3f M parameters\n", text_of(j, "path"), text_of(j, "kind"), json_array_size(json_object_get(j, "tensors")),
            (double)json_integer_value(json_object_get(j, "parameters")) / 1e6);
     print_bytes("  ", json_object_get(j, "bytes_by_dtype"));
+    if (*text_of(j, "pipeline")) printf("  checkpoint of one file, %s (%s)\n", text_of(j, "pipeline"), text_of(j, "type"));
+    print_components(json_object_get(j, "components"));
     json_array_foreach(json_object_get(j, "tensors"), i, t) {
         printf("  %s ", text_of(t, "name"));
         print_shape(t);
@@ -109,7 +116,7 @@ typedef struct kind_row {
 static void print_one_package(const json_t *j) { print_package(j, ""); }
 
 static const kind_row kinds[] = {
-    {"model", print_model}, {"package", print_one_package}, {"checkpoint", print_checkpoint}, {"safetensors", print_tensors}, {"picture", print_picture},
+    {"model", print_model}, {"package", print_one_package}, {"checkpoint", print_checkpoint}, {"safetensors", print_tensors}, {"pytorch", print_tensors}, {"gguf", print_tensors}, {"picture", print_picture},
 };
 
 int cmd_info(int argc, char **argv) {
@@ -123,7 +130,7 @@ int cmd_info(int argc, char **argv) {
     int n, bad = cli_parse("info", argc, argv, options, path, 1, &n);
     if (bad) return bad;
     if (help) {
-        cli_help("info", "PATH [OPTIONS]", "Says what a checkpoint, safetensors file, package, model folder or picture is.", options);
+        cli_help("info", "PATH [OPTIONS]", "Says what a checkpoint (folder or file), package, model folder or picture is.", options);
         return 0;
     }
     if (n != 1) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Bytes in, structure out: safetensors, JSON (over jansson), pictures (over libpng, libjpeg, libwebp). Nothing is trusted.
+ * Bytes in, structure out: safetensors, PyTorch's files, JSON (over jansson), pictures (over libpng, libjpeg, libwebp). Nothing is trusted.
  */
 #ifndef AY_IO_H
 #define AY_IO_H
@@ -33,23 +33,33 @@ alloy_status ay_json_str_or(ay_ctx *cx, const char *what, const json_t *obj, con
 alloy_status ay_json_ints(ay_ctx *cx, const char *what, const json_t *obj, const char *key, int64_t lo, int64_t hi, int max,
                           int64_t *out, int *n);
 
-/* ---- safetensors --------------------------------------------------------------------------------------------------- */
+/* ---- files of tensors: safetensors, and the other formats in the same structs --------------------------------------- */
 typedef struct ay_st_tensor {
     const char *name;
     ay_type type;
     uint64_t offset; /* in the file */
-    size_t bytes;
+    size_t bytes;    /* from there to the last element's end */
+    const int64_t *stride; /* in elements, by dimension; NULL: row-major */
 } ay_st_tensor;
 typedef struct ay_safetensors {
     const char *path;
+    const char *format; /* "safetensors", "pytorch" ... */
     ay_map map;
     ay_arena *arena;
     ay_st_tensor *tensors; /* sorted by name, bytewise */
     int n;
     const char **metadata; /* key, value, ..., NULL */
-    bool borrowed;         /* the bytes are the caller's, not a map */
+    uint64_t header_at;    /* the part of the file that names the tensors */
+    size_t header_bytes;
+    bool borrowed; /* the bytes are the caller's, not a map */
 } ay_safetensors;
-/** Maps and checks everything: header length, JSON, dtypes, shapes against offsets, overlaps, ends. */
+/** Any of the formats, told by its first bytes. */
+alloy_status ay_tensors_open(ay_ctx *cx, const char *path, ay_safetensors **out);
+/** A checkpoint that torch.save wrote (.pt, .pth, .ckpt, .bin): the zip form and the one before it. Its pickle is read by a
+ *  machine that knows tensors, numbers, texts and containers; anything else in it is refused by name, and nothing is run. */
+alloy_status ay_torch_open(ay_ctx *cx, const char *path, ay_safetensors **out);
+alloy_status ay_torch_open_bytes(ay_ctx *cx, const char *what, const void *bytes, size_t n, ay_safetensors **out);
+/** safetensors: maps and checks everything: header length, JSON, dtypes, shapes against offsets, overlaps, ends. */
 alloy_status ay_st_open(ay_ctx *cx, const char *path, ay_safetensors **out);
 /** The same over bytes that stay the caller's; `what` names them in sentences. */
 alloy_status ay_st_open_bytes(ay_ctx *cx, const char *what, const void *bytes, size_t n, ay_safetensors **out);

@@ -199,29 +199,10 @@ static alloy_status parse(ay_ctx *cx, ay_safetensors *st) {
     if (n < 2 || st->map.data[8] != '{')
         return ay_fail(cx, ALLOY_E_FORMAT, "%s: its header does not begin with \"{\"; it is no safetensors file", path);
     json_t *header;
+    st->header_bytes = (size_t)n + 8;
     AY_TRY(ay_json_parse(cx, path, (const char *)st->map.data + 8, (size_t)n, &header));
     alloy_status s = read_header(cx, st, header, 8 + n);
     json_decref(header);
-    return s;
-}
-
-static alloy_status open_over(ay_ctx *cx, const char *path, ay_map map, bool borrowed, ay_safetensors **out) {
-    *out = NULL;
-    ay_safetensors *st = calloc(1, sizeof *st);
-    ay_arena *arena = ay_arena_new();
-    if (!st || !arena) {
-        free(st);
-        ay_arena_free(arena);
-        if (!borrowed) ay_map_close(&map);
-        return ay_nomem(cx);
-    }
-    st->map = map;
-    st->borrowed = borrowed;
-    st->arena = arena;
-    st->path = ay_strdup(arena, path);
-    alloy_status s = st->path ? parse(cx, st) : ay_nomem(cx);
-    if (s != ALLOY_OK) ay_st_close(&st);
-    *out = st;
     return s;
 }
 
@@ -229,30 +210,11 @@ alloy_status ay_st_open(ay_ctx *cx, const char *path, ay_safetensors **out) {
     ay_map map;
     *out = NULL;
     AY_TRY(ay_map_open(cx, path, &map));
-    return open_over(cx, path, map, false, out);
+    return ay_tensors_over(cx, path, "safetensors", map, false, parse, out);
 }
 
 alloy_status ay_st_open_bytes(ay_ctx *cx, const char *what, const void *bytes, size_t n, ay_safetensors **out) {
-    return open_over(cx, what, (ay_map){bytes, n}, true, out);
-}
-
-void ay_st_close(ay_safetensors **s) {
-    if (!s || !*s) return;
-    if (!(*s)->borrowed) ay_map_close(&(*s)->map);
-    ay_arena_free((*s)->arena);
-    free(*s);
-    *s = NULL;
-}
-
-const ay_st_tensor *ay_st_find(const ay_safetensors *s, const char *name) {
-    int lo = 0, hi = s->n;
-    while (lo < hi) {
-        int mid = lo + (hi - lo) / 2, c = strcmp(s->tensors[mid].name, name);
-        if (c == 0) return &s->tensors[mid];
-        if (c < 0) lo = mid + 1;
-        else hi = mid;
-    }
-    return NULL;
+    return ay_tensors_over(cx, what, "safetensors", (ay_map){bytes, n}, true, parse, out);
 }
 
 /* ---- writing ------------------------------------------------------------------------------------------------------- */

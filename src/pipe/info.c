@@ -82,21 +82,46 @@ static void count_tensors(json_t *bytes, int64_t *params, const ay_safetensors *
     }
 }
 
+/* What the file is as a checkpoint, where it is one: pipeline, type, components. */
+static alloy_status add_single(ay_ctx *cx, const char *path, json_t *out) {
+    ay_single s;
+    alloy_status st = ay_single_open(cx, path, NULL, &s);
+    if (st == ALLOY_OK) {
+        json_t *parts = json_array();
+        for (int i = 0; i < s.n; i++) {
+            const ay_single_part *p = &s.parts[i];
+            ay_source_focus(s.source, p->row->prefix, p->row->flat, NULL, NULL);
+            json_array_append_new(parts, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:O}", "folder", p->row->folder, "class", p->row->class_name,
+                                                   "naming", p->naming->name, "prefix", p->row->prefix, "parameters",
+                                                   (json_int_t)ay_source_params(s.source), "bytes", (json_int_t)ay_source_bytes(s.source), "config",
+                                                   p->config));
+        }
+        json_object_set_new(out, "pipeline", json_string(s.row->class_name));
+        json_object_set_new(out, "type", json_string(s.row->type));
+        json_object_set_new(out, "components", parts);
+    } else if (st == ALLOY_E_UNSUPPORTED) { /* some other file of tensors: the sentence says what is known of it */
+        json_object_set_new(out, "note", ay_json_text(ay_error_text(cx)));
+        st = ALLOY_OK;
+    }
+    ay_single_close(&s);
+    return st;
+}
+
 static alloy_status file_json(ay_ctx *cx, const char *path, json_t **out) {
     ay_safetensors *s = NULL;
-    AY_TRY(ay_st_open(cx, path, &s));
+    AY_TRY(ay_tensors_open(cx, path, &s));
     json_t *tensors = json_array(), *bytes = json_object(), *metadata = json_object();
     int64_t params = 0;
     count_tensors(bytes, &params, s);
     for (int i = 0; i < s->n; i++) {
-        json_array_append_new(tensors, json_pack("{s:s, s:s, s:o}", "name", s->tensors[i].name, "dtype", ay_dtype_name(s->tensors[i].type.dtype),
-                                                 "shape", shape_json(&s->tensors[i].type)));
+        json_array_append_new(tensors, json_pack("{s:o, s:s, s:o}", "name", ay_json_text(s->tensors[i].name), "dtype",
+                                                 ay_dtype_name(s->tensors[i].type.dtype), "shape", shape_json(&s->tensors[i].type)));
     }
-    for (const char **k = s->metadata; k && *k; k += 2) json_object_set_new(metadata, k[0], json_string(k[1]));
-    *out = json_pack("{s:s, s:o, s:I, s:o, s:o, s:o}", "kind", "safetensors", "path", ay_json_text(path), "parameters", (json_int_t)params, "bytes_by_dtype", bytes,
+    for (const char **k = s->metadata; k && *k; k += 2) json_object_set_new(metadata, k[0], ay_json_text(k[1]));
+    *out = json_pack("{s:s, s:o, s:I, s:o, s:o, s:o}", "kind", s->format, "path", ay_json_text(path), "parameters", (json_int_t)params, "bytes_by_dtype", bytes,
                      "metadata", metadata, "tensors", tensors);
     ay_st_close(&s);
-    return *out ? ALLOY_OK : ay_nomem(cx);
+    return *out ? add_single(cx, path, *out) : ay_nomem(cx);
 }
 
 static alloy_status checkpoint_part(ay_ctx *cx, ay_arena *a, const char *dir, json_t *parts, const char *folder) {
@@ -196,6 +221,14 @@ static alloy_status picture_json(ay_ctx *cx, ay_arena *a, const char *path, json
     return ALLOY_OK;
 }
 
+static bool is_tensors(const char *ending) {
+    static const char *const endings[] = {".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin"};
+    for (size_t i = 0; ending && i < sizeof endings / sizeof endings[0]; i++) {
+        if (strcmp(ending, endings[i]) == 0) return true;
+    }
+    return false;
+}
+
 static alloy_status any_json(ay_ctx *cx, ay_arena *a, const char *path, json_t **out) {
     char *manifest = ay_path_join(a, path, "alloy.json"), *index = ay_path_join(a, path, "model_index.json");
     char *package = ay_path_join(a, path, "Manifest.json");
@@ -208,9 +241,9 @@ static alloy_status any_json(ay_ctx *cx, ay_arena *a, const char *path, json_t *
         if (ay_path_kind_of(index) == AY_PATH_FILE) return checkpoint_json(cx, a, path, index, out);
         return ay_fail(cx, ALLOY_E_FORMAT, "%s: neither a model folder (alloy.json), a package (Manifest.json) nor a checkpoint (model_index.json)", path);
     case AY_PATH_FILE:
-        if (dot && strcmp(dot, ".safetensors") == 0) return file_json(cx, path, out);
+        if (is_tensors(dot)) return file_json(cx, path, out);
         if (dot && (strcmp(dot, ".png") == 0 || strcmp(dot, ".PNG") == 0)) return picture_json(cx, a, path, out);
-        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: not a kind of file that alloy reads (.safetensors, .png, or a folder)", path);
+        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: not a kind of file that alloy reads (.safetensors, .gguf, .ckpt, .pt, .pth, .bin, .png, or a folder)", path);
     default: return ay_path_fail(cx, path);
     }
 }

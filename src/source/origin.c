@@ -37,7 +37,7 @@ static ay_view view_of(const ay_st_tensor *t) {
     int64_t step = 1;
     for (int i = v.rank - 1; i >= 0; i--) {
         v.dim[i] = t->type.dim[i];
-        v.stride[i] = step;
+        v.stride[i] = t->stride ? t->stride[i] : step;
         step *= v.dim[i];
     }
     return v;

@@ -28,7 +28,7 @@ static alloy_status add_path(ay_ctx *cx, ay_source *s, const char *path) {
     ay_safetensors **more = realloc(s->files, (size_t)(s->n_files + 1) * sizeof *more);
     if (!more) return ay_nomem(cx);
     s->files = more;
-    AY_TRY(ay_st_open(cx, path, &s->files[s->n_files]));
+    AY_TRY(ay_tensors_open(cx, path, &s->files[s->n_files]));
     s->n_files++;
     return ALLOY_OK;
 }
@@ -53,8 +53,8 @@ static alloy_status open_shards(ay_ctx *cx, ay_source *s, const char *path, cons
     json_object_foreach(map, tensor, value) {
         const char *shard = json_string_value(value);
         if (!shard) return ay_fail(cx, ALLOY_E_FORMAT, "%s: weight_map of \"%s\" is not a file name", path, tensor);
-        if (strchr(shard, '/') || strchr(shard, '\\') || shard[0] == '.' || !ends_with(shard, ".safetensors")) {
-            return ay_fail(cx, ALLOY_E_FORMAT, "%s: weight_map of \"%s\" names \"%s\"; a shard must be a .safetensors file in the same folder",
+        if (strchr(shard, '/') || strchr(shard, '\\') || shard[0] == '.' || (!ends_with(shard, ".safetensors") && !ends_with(shard, ".bin"))) {
+            return ay_fail(cx, ALLOY_E_FORMAT, "%s: weight_map of \"%s\" names \"%s\"; a shard must be a .safetensors or .bin file in the same folder",
                            path, tensor, shard);
         }
         if (already_open(s, shard)) continue;
@@ -81,6 +81,35 @@ static bool is_standard(const char *name) {
     return strcmp(name, "model.safetensors") == 0 || strcmp(name, "diffusion_pytorch_model.safetensors") == 0;
 }
 
+static alloy_status open_index(ay_ctx *cx, ay_source *s, const char *name) {
+    char *path = ay_path_join(s->arena, s->dir, name);
+    json_t *j = NULL;
+    if (!path) return ay_nomem(cx);
+    AY_TRY(ay_json_read(cx, path, &j));
+    alloy_status st = open_shards(cx, s, path, j);
+    json_decref(j);
+    return st;
+}
+
+/* Where there are no safetensors: what PyTorch wrote under its names, or one GGUF file of any name. */
+static alloy_status open_other(ay_ctx *cx, ay_source *s, char *const *names, int n) {
+    static const char *const pickles[] = {"pytorch_model.bin.index.json", "diffusion_pytorch_model.bin.index.json", "pytorch_model.bin",
+                                          "diffusion_pytorch_model.bin"};
+    const char *gguf = NULL;
+    for (size_t k = 0; k < sizeof pickles / sizeof pickles[0]; k++) {
+        for (int i = 0; i < n; i++) {
+            if (strcmp(names[i], pickles[k]) == 0) return ends_with(names[i], ".json") ? open_index(cx, s, names[i]) : add_file(cx, s, names[i]);
+        }
+    }
+    for (int i = 0; i < n; i++) {
+        if (!ends_with(names[i], ".gguf")) continue;
+        if (gguf) return ay_fail(cx, ALLOY_E_MISMATCH, "%s: both %s and %s could be the weights; leave one", s->dir, gguf, names[i]);
+        gguf = names[i];
+    }
+    if (!gguf) return ay_fail(cx, ALLOY_E_IO, "%s: no .safetensors file is in this folder", s->dir);
+    return add_file(cx, s, gguf);
+}
+
 static alloy_status open_files(ay_ctx *cx, ay_source *s) {
     char **names;
     int n;
@@ -97,18 +126,9 @@ static alloy_status open_files(ay_ctx *cx, ay_source *s) {
         }
     }
     if (single && is_standard(single)) second = NULL;
-    if (index) {
-        char *path = ay_path_join(s->arena, s->dir, index);
-        if (!path) return ay_nomem(cx);
-        json_t *j = NULL;
-        AY_TRY(ay_json_read(cx, path, &j));
-        alloy_status st = open_shards(cx, s, path, j);
-        json_decref(j);
-        return st;
-    }
+    if (index) return open_index(cx, s, index);
     if (second) return ay_fail(cx, ALLOY_E_MISMATCH, "%s: both %s and %s could be the weights; leave one", s->dir, single, second);
-    if (!single) return ay_fail(cx, ALLOY_E_IO, "%s: no .safetensors file is in this folder", s->dir);
-    return add_file(cx, s, single);
+    return single ? add_file(cx, s, single) : open_other(cx, s, names, n);
 }
 
 static alloy_status open_file(ay_ctx *cx, ay_source *s) { return add_path(cx, s, s->dir); }
@@ -170,12 +190,11 @@ void ay_source_hash(const ay_source *s, char hex[65]) {
     ay_sha256_init(&h);
     for (int i = 0; i < s->n_files; i++) {
         const ay_safetensors *f = s->files[i];
-        uint64_t size = f->map.size, header = 8;
-        if (size >= 8) memcpy(&header, f->map.data, 8);
+        uint64_t size = f->map.size;
         const char *name = ay_path_base(f->path);
         ay_sha256_add(&h, name, strlen(name) + 1);
         ay_sha256_add(&h, &size, sizeof size);
-        ay_sha256_add(&h, f->map.data, (size_t)(header <= size - 8 ? header + 8 : size));
+        ay_sha256_add(&h, f->map.data + f->header_at, f->header_bytes);
     }
     uint8_t digest[32];
     ay_sha256_end(&h, digest);

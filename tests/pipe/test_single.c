@@ -3,8 +3,10 @@
  * Checkpoints of one file, in the names of the code each model was published with: the packages are those of the folder.
  */
 #include "../support/single_case.h"
+#include "../support/torch_write.h"
 #include "pipe/pipe.h"
 
+#include <stdio.h>
 #include <string.h>
 
 typedef struct one {
@@ -98,6 +100,30 @@ static void test_averages(void **state) {
     ay_single_same_packages(t, out(t, "folder"), out(t, "file"));
 }
 
+/* The same tensors as torch.save writes them: a checkpoint of one file, and a component folder's .bin. */
+static void test_pickles(void **state) {
+    ay_test *t = *state;
+    for (int i = 2; i < CASES; i++) {
+        const char *folder = ay_flux_checkpoint(t, &cases[i].folder), *file = ay_test_path(t, "model.ckpt");
+        ay_single_case c = ay_single_make(t, cases[i].rules, folder, 0);
+        assert_ok(t->cx, convert(t, folder, NULL, "folder", "float16"));
+        ay_torch_write(t, file, c.tensors, c.n, i == 2);
+        assert_ok(t->cx, convert(t, file, folder, "file", "float16"));
+        ay_single_same_packages(t, out(t, "folder"), out(t, "file"));
+    }
+    const char *folder = ay_flux_checkpoint(t, &cases[3].folder), *from = ay_test_join(t, folder, "text_encoder/model.safetensors");
+    ay_safetensors *st;
+    assert_ok(t->cx, convert(t, folder, NULL, "folder", "float16"));
+    assert_ok(t->cx, ay_st_open(t->cx, from, &st));
+    ay_tensor *x = ay_alloc(t->arena, (size_t)st->n * sizeof *x);
+    for (int i = 0; i < st->n; i++) x[i] = (ay_tensor){st->tensors[i].name, st->tensors[i].type, (void *)(uintptr_t)ay_st_data(st, &st->tensors[i])};
+    ay_torch_write(t, ay_test_join(t, folder, "text_encoder/pytorch_model.bin"), x, st->n, false);
+    ay_st_close(&st);
+    assert_int_equal(remove(from), 0);
+    assert_ok(t->cx, convert(t, folder, NULL, "file", "float16"));
+    ay_single_same_packages(t, out(t, "folder"), out(t, "file"));
+}
+
 /* Marker tensors change the schedule that the base has. */
 static void test_markers(void **state) {
     ay_test *t = *state;
@@ -144,7 +170,7 @@ static void test_what_is_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        AY_TEST(test_same_packages), AY_TEST(test_denoiser_alone), AY_TEST(test_averages), AY_TEST(test_markers), AY_TEST(test_what_is_refused),
+        AY_TEST(test_same_packages), AY_TEST(test_denoiser_alone), AY_TEST(test_averages), AY_TEST(test_pickles), AY_TEST(test_markers), AY_TEST(test_what_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
