@@ -112,6 +112,17 @@ bool ay_dtype_is_float(ay_dtype t);
 /** Bytes of `count` elements, the last byte padded; SIZE_MAX if that does not fit. */
 size_t ay_dtype_bytes(ay_dtype t, int64_t count);
 
+/** GGUF's blocks: so many numbers packed with what they are scaled by. Row of the table in dtype.c. */
+typedef enum ay_block {
+    AY_BLOCK_NONE = 0,
+    AY_BLOCK_Q4_0, AY_BLOCK_Q4_1, AY_BLOCK_Q5_0, AY_BLOCK_Q5_1, AY_BLOCK_Q8_0,
+    AY_BLOCK_Q2_K, AY_BLOCK_Q3_K, AY_BLOCK_Q4_K, AY_BLOCK_Q5_K, AY_BLOCK_Q6_K,
+    AY_BLOCK_COUNT
+} ay_block;
+const char *ay_block_name(ay_block b); /* "Q4_K" */
+int ay_block_elements(ay_block b);
+int ay_block_bytes(ay_block b);
+
 #define AY_MAX_RANK 6
 
 /** Element type and shape, row-major, PyTorch order. rank 0 is a scalar. */

@@ -38,6 +38,28 @@ static const dtype_row rows[AY_DTYPE_COUNT] = {
     [AY_BOOL] = {"bool", 8, false},
 };
 
+/* ggml, src/ggml-common.h: block_q4_0 and those after it */
+static const struct {
+    const char *name;
+    int elements, bytes;
+} blocks[AY_BLOCK_COUNT] = {
+    [AY_BLOCK_NONE] = {"none", 1, 0},
+    [AY_BLOCK_Q4_0] = {"Q4_0", 32, 2 + 16},
+    [AY_BLOCK_Q4_1] = {"Q4_1", 32, 4 + 16},
+    [AY_BLOCK_Q5_0] = {"Q5_0", 32, 2 + 4 + 16},
+    [AY_BLOCK_Q5_1] = {"Q5_1", 32, 4 + 4 + 16},
+    [AY_BLOCK_Q8_0] = {"Q8_0", 32, 2 + 32},
+    [AY_BLOCK_Q2_K] = {"Q2_K", 256, 16 + 64 + 4},
+    [AY_BLOCK_Q3_K] = {"Q3_K", 256, 32 + 64 + 12 + 2},
+    [AY_BLOCK_Q4_K] = {"Q4_K", 256, 4 + 12 + 128},
+    [AY_BLOCK_Q5_K] = {"Q5_K", 256, 4 + 12 + 32 + 128},
+    [AY_BLOCK_Q6_K] = {"Q6_K", 256, 128 + 64 + 16 + 2},
+};
+
+const char *ay_block_name(ay_block b) { return blocks[(unsigned)b < AY_BLOCK_COUNT ? b : AY_BLOCK_NONE].name; }
+int ay_block_elements(ay_block b) { return blocks[(unsigned)b < AY_BLOCK_COUNT ? b : AY_BLOCK_NONE].elements; }
+int ay_block_bytes(ay_block b) { return blocks[(unsigned)b < AY_BLOCK_COUNT ? b : AY_BLOCK_NONE].bytes; }
+
 static const dtype_row *row_of(ay_dtype t) { return &rows[(unsigned)t < AY_DTYPE_COUNT ? t : AY_NONE]; }
 
 const char *ay_dtype_name(ay_dtype t) { return row_of(t)->name; }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Bytes in, structure out: safetensors, PyTorch's files, JSON (over jansson), pictures (over libpng, libjpeg, libwebp). Nothing is trusted.
+ * Bytes in, structure out: safetensors, PyTorch's files, GGUF, JSON (over jansson), pictures (over libpng, libjpeg, libwebp). Nothing is trusted.
  */
 #ifndef AY_IO_H
 #define AY_IO_H
@@ -40,10 +40,11 @@ typedef struct ay_st_tensor {
     uint64_t offset; /* in the file */
     size_t bytes;    /* from there to the last element's end */
     const int64_t *stride; /* in elements, by dimension; NULL: row-major */
+    ay_block block;        /* packed in blocks, which the last dimension is a multiple of; type.dtype is what they stand for */
 } ay_st_tensor;
 typedef struct ay_safetensors {
     const char *path;
-    const char *format; /* "safetensors", "pytorch" ... */
+    const char *format; /* "safetensors", "pytorch" or "gguf" */
     ay_map map;
     ay_arena *arena;
     ay_st_tensor *tensors; /* sorted by name, bytewise */
@@ -59,6 +60,9 @@ alloy_status ay_tensors_open(ay_ctx *cx, const char *path, ay_safetensors **out)
  *  machine that knows tensors, numbers, texts and containers; anything else in it is refused by name, and nothing is run. */
 alloy_status ay_torch_open(ay_ctx *cx, const char *path, ay_safetensors **out);
 alloy_status ay_torch_open_bytes(ay_ctx *cx, const char *what, const void *bytes, size_t n, ay_safetensors **out);
+/** GGUF, versions 2 and 3: plain numbers and the blocks of ay_block. */
+alloy_status ay_gguf_open(ay_ctx *cx, const char *path, ay_safetensors **out);
+alloy_status ay_gguf_open_bytes(ay_ctx *cx, const char *what, const void *bytes, size_t n, ay_safetensors **out);
 /** safetensors: maps and checks everything: header length, JSON, dtypes, shapes against offsets, overlaps, ends. */
 alloy_status ay_st_open(ay_ctx *cx, const char *path, ay_safetensors **out);
 /** The same over bytes that stay the caller's; `what` names them in sentences. */

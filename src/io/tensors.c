@@ -53,6 +53,7 @@ static const struct {
     size_t n;
     alloy_status (*open)(ay_ctx *cx, const char *path, ay_safetensors **out);
 } formats[] = {
+    {"GGUF", 4, ay_gguf_open},
     {"PK\3\4", 4, ay_torch_open},
     {"\x80\x02", 2, ay_torch_open}, /* a pickle; the length of a safetensors header that begins so ends in zeros */
     {"", 0, ay_st_open},

@@ -203,7 +203,8 @@ static json_t *derive_hf(const ay_names *n, const char *before, const char *clas
                      .projection = ay_names_find(n, "text_projection.weight"),
                      .layers = ay_names_count(n, layers, ".self_attn.q_proj.weight"),
                      .act = dim(ay_names_find(n, "%sembeddings.token_embedding.weight", before), 1) > 768 ? "gelu" : "quick_gelu"};
-    return config_of(&s, class_name, dim(s.projection, 0), base);
+    bool projected = strcmp(class_name, "CLIPTextModelWithProjection") == 0;
+    return config_of(&s, class_name, s.projection || !projected ? dim(s.projection, 0) : dim(s.tokens, 1), base);
 }
 
 static clip_shapes open_shapes(const ay_names *n) {
@@ -241,8 +242,10 @@ static const ay_naming namings[] = {
     {.name = "transformers", .keys = bare_keys, .derive = derive_bare, .same = same},
     {.name = NULL},
 };
+/* Stable Diffusion 3's files hold CLIP-L without its projection, which is the identity there (Stability-AI/sd3-ref,
+ * other_impls.py, SDClipModel). */
 static const ay_naming namings_projected[] = {
-    {.name = "transformers", .keys = own_keys, .derive = derive_own_projected, .same = same},
+    {.name = "transformers", .keys = own_keys, .derive = derive_own_projected, .same = same, .identity = "text_projection.weight"},
     {.name = "OpenCLIP", .keys = open_keys, .aliases = open_aliases, .ignore = open_ignore_projected, .derive = derive_open_projected, .same = same},
     {.name = "transformers", .keys = bare_keys, .derive = derive_bare_projected, .same = same},
     {.name = NULL},

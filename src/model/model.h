@@ -65,6 +65,7 @@ typedef struct ay_naming {
     bool (*rename)(const void *cfg, const char *name, char *text, size_t cap);
     const ay_alias *aliases;   /* the first that the checkpoint has a tensor for; NULL: the architecture's own */
     const char *const *ignore; /* as the architecture's; NULL: those */
+    const char *identity;      /* a square matrix that is the identity where a checkpoint leaves it out; or NULL */
     /** config.json as the shapes tell it: what they do not say and `base` does is left out, and for what neither says the
      *  published models' values are taken. NULL: these shapes are no such model. `base` (may be NULL) is a config.json of a
      *  model with the same values under the keys `same`. */

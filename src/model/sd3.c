@@ -15,6 +15,7 @@
 #include "model/model.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { MAX_LAYERS = 1000 };
@@ -279,6 +280,86 @@ static const ay_quant_rule quant_keep[] = {
     {NULL, AY_NONE, NULL},
 };
 
+/* ---- Stability's own names (Stability-AI/sd3.5, mmditx.py), which single files keep ---------------------------------------- */
+
+/* Where the last block reads scale before shift, the original has shift before scale, as in every block. */
+static bool rename_mmdit(const void *cfg, const char *name, char *text, size_t cap) {
+    const sd3_config *c = cfg;
+    char last[64];
+    int n = snprintf(last, sizeof last, "transformer_blocks.%lld.norm1_context.linear.", (long long)(c->layers - 1));
+    return strncmp(name, last, (size_t)n) == 0 && snprintf(text, cap, "last.%lld.norm1_context.linear.%s", (long long)(c->layers - 1), name + n) < (int)cap;
+}
+
+static const ay_alias mmdit_aliases[] = {
+    {"pos_embed.pos_embed", "pos_embed", AY_TAKE_ALL, 0},
+    {"pos_embed.proj.*", "x_embedder.proj.*", AY_TAKE_ALL, 0},
+    {"time_text_embed.timestep_embedder.linear_1.*", "t_embedder.mlp.0.*", AY_TAKE_ALL, 0},
+    {"time_text_embed.timestep_embedder.linear_2.*", "t_embedder.mlp.2.*", AY_TAKE_ALL, 0},
+    {"time_text_embed.text_embedder.linear_1.*", "y_embedder.mlp.0.*", AY_TAKE_ALL, 0},
+    {"time_text_embed.text_embedder.linear_2.*", "y_embedder.mlp.2.*", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.attn.to_q.*", "joint_blocks.*.x_block.attn.qkv.*", AY_TAKE_PART, 0},
+    {"transformer_blocks.*.attn.to_k.*", "joint_blocks.*.x_block.attn.qkv.*", AY_TAKE_PART, 1},
+    {"transformer_blocks.*.attn.to_v.*", "joint_blocks.*.x_block.attn.qkv.*", AY_TAKE_PART, 2},
+    {"transformer_blocks.*.attn.add_q_proj.*", "joint_blocks.*.context_block.attn.qkv.*", AY_TAKE_PART, 0},
+    {"transformer_blocks.*.attn.add_k_proj.*", "joint_blocks.*.context_block.attn.qkv.*", AY_TAKE_PART, 1},
+    {"transformer_blocks.*.attn.add_v_proj.*", "joint_blocks.*.context_block.attn.qkv.*", AY_TAKE_PART, 2},
+    {"transformer_blocks.*.attn.norm_q.*", "joint_blocks.*.x_block.attn.ln_q.*", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.attn.norm_k.*", "joint_blocks.*.x_block.attn.ln_k.*", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.attn.norm_added_q.*", "joint_blocks.*.context_block.attn.ln_q.*", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.attn.norm_added_k.*", "joint_blocks.*.context_block.attn.ln_k.*", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.attn.to_out.0.*", "joint_blocks.*.x_block.attn.proj.*", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.attn.to_add_out.*", "joint_blocks.*.context_block.attn.proj.*", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.attn2.to_q.*", "joint_blocks.*.x_block.attn2.qkv.*", AY_TAKE_PART, 0},
+    {"transformer_blocks.*.attn2.to_k.*", "joint_blocks.*.x_block.attn2.qkv.*", AY_TAKE_PART, 1},
+    {"transformer_blocks.*.attn2.to_v.*", "joint_blocks.*.x_block.attn2.qkv.*", AY_TAKE_PART, 2},
+    {"transformer_blocks.*.attn2.norm_q.*", "joint_blocks.*.x_block.attn2.ln_q.*", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.attn2.norm_k.*", "joint_blocks.*.x_block.attn2.ln_k.*", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.attn2.to_out.0.*", "joint_blocks.*.x_block.attn2.proj.*", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.norm1.linear.*", "joint_blocks.*.x_block.adaLN_modulation.1.*", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.norm1_context.linear.*", "joint_blocks.*.context_block.adaLN_modulation.1.*", AY_TAKE_ALL, 0},
+    {"last.*.norm1_context.linear.*", "joint_blocks.*.context_block.adaLN_modulation.1.*", AY_TAKE_SWAPPED, 0},
+    {"transformer_blocks.*.ff.net.0.proj.*", "joint_blocks.*.x_block.mlp.fc1.*", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.ff.net.2.*", "joint_blocks.*.x_block.mlp.fc2.*", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.ff_context.net.0.proj.*", "joint_blocks.*.context_block.mlp.fc1.*", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.ff_context.net.2.*", "joint_blocks.*.context_block.mlp.fc2.*", AY_TAKE_ALL, 0},
+    {"proj_out.*", "final_layer.linear.*", AY_TAKE_ALL, 0},
+    {"norm_out.linear.*", "final_layer.adaLN_modulation.1.*", AY_TAKE_SWAPPED, 0},
+    {NULL, NULL, AY_TAKE_ALL, 0},
+};
+static const char *const mmdit_keys[] = {"joint_blocks.0.x_block.attn.qkv.weight", "joint_blocks.0.context_block.attn.qkv.weight", "x_embedder.proj.weight",
+                                         "final_layer.linear.weight", "context_embedder.weight", "y_embedder.mlp.0.weight", NULL};
+
+static int64_t dim(const ay_type *t, int i) { return t && i < t->rank ? t->dim[i] : 0; }
+
+/* Heads of 64 numbers in every published model (3 medium: 24, 3.5 large: 38), where no norm of queries tells. */
+static json_t *derive_mmdit(const ay_names *n, const json_t *base) {
+    const ay_type *x = ay_names_find(n, "x_embedder.proj.weight"), *text = ay_names_find(n, "context_embedder.weight"),
+                  *out = ay_names_find(n, "final_layer.linear.weight"), *table = ay_names_find(n, "pos_embed"),
+                  *normed = ay_names_find(n, "joint_blocks.0.x_block.attn.ln_q.weight");
+    int64_t width = dim(text, 0), patch = dim(x, 2), layers = ay_names_count(n, "joint_blocks.", ".x_block.attn.qkv.weight"), side = 0;
+    int64_t head = normed ? dim(normed, 0) : json_integer_value(json_object_get(base, "attention_head_dim"));
+    if (head < 1) head = ay_min_i64(64, width);
+    while ((side + 1) * (side + 1) <= dim(table, 1)) side++;
+    if (!width || !patch || width % head || dim(x, 0) != width || dim(out, 0) % (patch * patch)) return NULL;
+    json_t *dual = json_array();
+    for (int64_t i = 0; i < layers; i++) {
+        if (ay_names_find(n, "joint_blocks.%lld.x_block.attn2.qkv.weight", (long long)i)) json_array_append_new(dual, json_integer(i));
+    }
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "_class_name", "SD3Transformer2DModel", "patch_size",
+                     (json_int_t)patch, "in_channels", (json_int_t)dim(x, 1), "out_channels", (json_int_t)(dim(out, 0) / (patch * patch)), "num_layers",
+                     (json_int_t)layers, "attention_head_dim", (json_int_t)head, "num_attention_heads", (json_int_t)(width / head),
+                     "joint_attention_dim", (json_int_t)dim(text, 1), "caption_projection_dim", (json_int_t)width, "pooled_projection_dim",
+                     (json_int_t)dim(ay_names_find(n, "y_embedder.mlp.0.weight"), 1), "pos_embed_max_size", table ? json_integer(side) : json_null(),
+                     "dual_attention_layers", dual, "qk_norm", normed ? json_string("rms_norm") : json_null());
+}
+
+static const char *const same[] = {"caption_projection_dim", NULL};
+
+static const ay_naming namings[] = {
+    {.name = "Stability", .keys = mmdit_keys, .rename = rename_mmdit, .aliases = mmdit_aliases, .derive = derive_mmdit, .same = same},
+    {.name = NULL},
+};
+
 static const char *const f32_inputs[] = {"timestep", NULL};
 
 const ay_arch ay_arch_sd3 = {
@@ -289,4 +370,5 @@ const ay_arch ay_arch_sd3 = {
     .keep = keep,
     .f32_inputs = f32_inputs,
     .quant_keep = quant_keep,
+    .namings = namings,
 };

@@ -75,10 +75,12 @@ static alloy_status package_json(ay_ctx *cx, const char *path, json_t **out) {
 
 /* ---- checkpoints ------------------------------------------------------------------------------------------------------------ */
 
+static const char *stored_as(const ay_st_tensor *t) { return t->block ? ay_block_name(t->block) : ay_dtype_name(t->type.dtype); }
+
 static void count_tensors(json_t *bytes, int64_t *params, const ay_safetensors *s) {
     for (int i = 0; i < s->n; i++) {
         *params += ay_type_count(&s->tensors[i].type);
-        count(bytes, ay_dtype_name(s->tensors[i].type.dtype), (int64_t)s->tensors[i].bytes);
+        count(bytes, stored_as(&s->tensors[i]), (int64_t)s->tensors[i].bytes);
     }
 }
 
@@ -115,7 +117,7 @@ static alloy_status file_json(ay_ctx *cx, const char *path, json_t **out) {
     count_tensors(bytes, &params, s);
     for (int i = 0; i < s->n; i++) {
         json_array_append_new(tensors, json_pack("{s:o, s:s, s:o}", "name", ay_json_text(s->tensors[i].name), "dtype",
-                                                 ay_dtype_name(s->tensors[i].type.dtype), "shape", shape_json(&s->tensors[i].type)));
+                                                 stored_as(&s->tensors[i]), "shape", shape_json(&s->tensors[i].type)));
     }
     for (const char **k = s->metadata; k && *k; k += 2) json_object_set_new(metadata, k[0], ay_json_text(k[1]));
     *out = json_pack("{s:s, s:o, s:I, s:o, s:o, s:o}", "kind", s->format, "path", ay_json_text(path), "parameters", (json_int_t)params, "bytes_by_dtype", bytes,

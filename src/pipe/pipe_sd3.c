@@ -286,6 +286,18 @@ static alloy_status run(ay_ctx *cx, ay_model *m, ay_request *r) {
     return st;
 }
 
+/* One file: Stability's own, with no, two or three text encoders in it; the VAE's factors are those of its vae/config.json. */
+static const ay_file_part file_parts[] = {
+    {"transformer", "SD3Transformer2DModel", "model.diffusion_model.", false, NULL},
+    {"transformer", "SD3Transformer2DModel", "", false, NULL},
+    {"text_encoder", "CLIPTextModelWithProjection", "text_encoders.clip_l.transformer.", false, NULL},
+    {"text_encoder_2", "CLIPTextModelWithProjection", "text_encoders.clip_g.transformer.", false, NULL},
+    {"text_encoder_3", "T5EncoderModel", "text_encoders.t5xxl.transformer.", false, NULL},
+    {"vae", "AutoencoderKL", "first_stage_model.", false, "{\"scaling_factor\": 1.5305, \"shift_factor\": 0.0609}"},
+    {"vae", "AutoencoderKL", "vae.", false, "{\"scaling_factor\": 1.5305, \"shift_factor\": 0.0609}"},
+    {NULL, NULL, NULL, false, NULL},
+};
+
 const ay_pipe_row ay_pipe_sd3 = {
     .class_name = "StableDiffusion3Pipeline",
     .type = "sd3",
@@ -294,4 +306,5 @@ const ay_pipe_row ay_pipe_sd3 = {
     .defaults = defaults,
     .sizes = sizes,
     .run = run,
+    .file_parts = file_parts,
 };

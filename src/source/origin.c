@@ -7,6 +7,7 @@
 
 #include "base/half.h"
 #include "base/pool.h"
+#include "quant/blocks.h"
 #include "quant/weight.h"
 
 #include <math.h>
@@ -86,6 +87,58 @@ static bool make_views(const ay_type *want, const ay_recipe *r, ay_origin *o) {
     return false;
 }
 
+/* ---- scales -------------------------------------------------------------------------------------------------------------
+
+ * "X.scale_weight" (ComfyUI's first scaled float8 files) or "X.weight_scale" (since comfy/quant_ops.py) beside "X.weight": what
+ * its numbers are multiplied by, one for all or one for each row. */
+
+static const char *const scale_names[] = {"scale_weight", "weight_scale"};
+
+/* The scales of a tensor, where it has some; false if they are none that its rows can be multiplied by. */
+static bool find_scales(const ay_source *s, ay_origin *o) {
+    static const char end[] = ".weight";
+    char name[512];
+    size_t n = strlen(o->tensor->name);
+    if (!s->scaled || n < sizeof end || n + 16 > sizeof name || strcmp(o->tensor->name + n - (sizeof end - 1), end) != 0) return true;
+    memcpy(name, o->tensor->name, n);
+    for (size_t i = 0; i < sizeof scale_names / sizeof scale_names[0]; i++) {
+        strcpy(name + n - (sizeof end - 2), scale_names[i]);
+        const ay_st_tensor *t = ay_st_find(o->file, name);
+        if (!t) continue;
+        int64_t rows = o->found.rank ? o->found.dim[0] : 1, k = ay_type_count(&t->type);
+        o->scales = t;
+        o->n_scales = k;
+        return ay_dtype_is_float(t->type.dtype) && !t->stride && (k == 1 || (k == rows && (t->type.rank < 1 || t->type.dim[0] == rows)));
+    }
+    return true;
+}
+
+static void scale_elements(const ay_origin *o, int64_t begin, int64_t count, float *out) {
+    const void *data = ay_st_data(o->file, o->scales);
+    int64_t row = o->n_scales > 1 ? ay_type_count(&o->found) / o->n_scales : INT64_MAX;
+    while (count > 0) {
+        float scale;
+        int64_t n = o->n_scales > 1 ? ay_min_i64(count, row - begin % row) : count;
+        ay_convert_to_f32(o->scales->type.dtype, data, o->n_scales > 1 ? begin / row : 0, 1, &scale);
+        for (int64_t i = 0; i < n; i++) out[i] *= scale;
+        out += n;
+        begin += n;
+        count -= n;
+    }
+}
+
+/* ---- finding ----------------------------------------------------------------------------------------------------------- */
+
+/* The matrix that stands for one that is left out: no bytes of any file. */
+static bool find_identity(const ay_source *s, const char *name, const ay_type *type, ay_origin *out) {
+    static const ay_st_tensor none = {.name = "the identity"};
+    if (!s->naming || !s->naming->identity || strcmp(s->naming->identity, name) != 0 || type->rank != 2) return false;
+    *out = (ay_origin){.file = s->files[0], .tensor = &none, .found = *type, .type = *type, .identity = true};
+    out->found.dtype = out->type.dtype = AY_F32;
+    out->fits = type->dim[0] == type->dim[1];
+    return true;
+}
+
 bool ay_source_find(const ay_source *s, const ay_arch *arch, const char *name, const ay_type *type, ay_origin *out) {
     ay_recipe r;
     for (int k = 0; ay_recipe_of(arch, s->naming, s->cfg, name, k, &r); k++) {
@@ -95,18 +148,22 @@ bool ay_source_find(const ay_source *s, const ay_arch *arch, const char *name, c
         out->found = out->type = out->tensor->type;
         out->type.rank = type->rank;
         memcpy(out->type.dim, type->dim, sizeof type->dim);
-        out->fits = make_views(type, &r, out);
+        out->fits = make_views(type, &r, out) && find_scales(s, out);
         if (!out->fits) out->n = 0;
         for (int i = 0; i < out->n; i++) out->view[i].dense = is_dense(&out->view[i]);
         return true;
     }
-    return false;
+    return find_identity(s, name, type, out);
 }
 
 /* ---- numbers --------------------------------------------------------------------------------------------------------- */
 
+/* Elements of the tensor, by their place in the file. */
 static void read_elements(const ay_origin *o, int64_t begin, int64_t count, float *out) {
-    ay_convert_to_f32(o->found.dtype, ay_st_data(o->file, o->tensor), begin, count, out);
+    const void *data = ay_st_data(o->file, o->tensor);
+    if (o->tensor->block) ay_blocks_read(o->tensor->block, data, begin, count, out);
+    else ay_convert_to_f32(o->found.dtype, data, begin, count, out);
+    if (o->n_scales) scale_elements(o, begin, count, out);
 }
 
 static int64_t view_count(const ay_view *v) {
@@ -136,6 +193,7 @@ static void read_strided(const ay_origin *o, const ay_view *v, int64_t begin, in
 }
 
 void ay_origin_read(const ay_origin *o, int64_t begin, int64_t count, float *out) {
+    for (int64_t i = 0; o->identity && i < count; i++) out[i] = (begin + i) % (o->type.dim[1] + 1) == 0 ? 1.0f : 0.0f;
     for (int i = 0; i < o->n && count > 0; i++) {
         const ay_view *v = &o->view[i];
         int64_t all = view_count(v), n = ay_min_i64(count, all - begin);
@@ -151,6 +209,9 @@ void ay_origin_read(const ay_origin *o, int64_t begin, int64_t count, float *out
 }
 
 uint64_t ay_origin_bytes(const ay_origin *o, int64_t begin, int64_t end) {
+    int64_t n = ay_block_elements(o->tensor->block);
+    if (o->identity) return 0;
+    if (o->tensor->block) return (uint64_t)(ay_div_up(end, n) - ay_div_up(begin, n)) * (uint64_t)ay_block_bytes(o->tensor->block);
     return ay_dtype_bytes(o->found.dtype, end) - ay_dtype_bytes(o->found.dtype, begin);
 }
 
@@ -240,7 +301,7 @@ static alloy_status stream_view(ay_ctx *cx, const ay_origin *o, const ay_view *v
 }
 
 alloy_status ay_origin_stream(ay_ctx *cx, const ay_origin *o, ay_dtype dtype, ay_put_fn put, void *user, uint64_t *done) {
-    bool as_it_is = o->found.dtype == dtype;
+    bool as_it_is = o->found.dtype == dtype && !o->tensor->block && !o->n_scales && !o->identity;
     for (int i = 0; i < o->n; i++) as_it_is &= o->view[i].dense;
     if (!as_it_is) return stream_converted(cx, o, dtype, put, user, done);
     for (int i = 0; i < o->n; i++) AY_TRY(stream_view(cx, o, &o->view[i], put, user, done));

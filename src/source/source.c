@@ -30,7 +30,7 @@ static alloy_status add_path(ay_ctx *cx, ay_source *s, const char *path) {
     s->files = more;
     AY_TRY(ay_tensors_open(cx, path, &s->files[s->n_files]));
     s->n_files++;
-    return ALLOY_OK;
+    return ay_source_check_scaled(cx, s, s->files[s->n_files - 1]);
 }
 
 static alloy_status add_file(ay_ctx *cx, ay_source *s, const char *name) {
@@ -47,15 +47,16 @@ static bool already_open(const ay_source *s, const char *name) {
 
 static alloy_status open_shards(ay_ctx *cx, ay_source *s, const char *path, const json_t *index) {
     json_t *map = json_object_get(index, "weight_map");
+    const char *ending = ends_with(path, ".bin.index.json") ? ".bin" : ".safetensors";
     if (!json_is_object(map) || json_object_size(map) == 0) return ay_fail(cx, ALLOY_E_FORMAT, "%s: has no \"weight_map\" object", path);
     const char *tensor;
     json_t *value;
     json_object_foreach(map, tensor, value) {
         const char *shard = json_string_value(value);
         if (!shard) return ay_fail(cx, ALLOY_E_FORMAT, "%s: weight_map of \"%s\" is not a file name", path, tensor);
-        if (strchr(shard, '/') || strchr(shard, '\\') || shard[0] == '.' || (!ends_with(shard, ".safetensors") && !ends_with(shard, ".bin"))) {
-            return ay_fail(cx, ALLOY_E_FORMAT, "%s: weight_map of \"%s\" names \"%s\"; a shard must be a .safetensors or .bin file in the same folder",
-                           path, tensor, shard);
+        if (strchr(shard, '/') || strchr(shard, '\\') || shard[0] == '.' || !ends_with(shard, ending)) {
+            return ay_fail(cx, ALLOY_E_FORMAT, "%s: weight_map of \"%s\" names \"%s\"; a shard must be a %s file in the same folder", path, tensor, shard,
+                           ending);
         }
         if (already_open(s, shard)) continue;
         char *file = ay_path_join(s->arena, s->dir, shard);
@@ -254,7 +255,7 @@ ay_names ay_source_names(const ay_source *s) { return (ay_names){find_type, s}; 
 /* Whether it is no business of the part that is looked at, or rightly unused there. */
 static bool ignored(const ay_source *s, const ay_arch *arch, const char *name) {
     size_t n = strlen(s->prefix);
-    if (strncmp(name, s->prefix, n) != 0) return true;
+    if (strncmp(name, s->prefix, n) != 0 || ay_source_beside(name)) return true;
     const char *const *p = s->naming && s->naming->ignore ? s->naming->ignore : arch->ignore;
     for (; p && *p; p++) {
         if (ay_glob(*p, name + n)) return true;
@@ -297,6 +298,10 @@ static void check_param(const ay_node *n, const ay_origin *o, findings *f) {
     ay_type_text(&o->found, found);
     ay_type_text(&n->type, wanted);
     snprintf(both, sizeof both, "found %s, expected %s", found, strchr(wanted, '['));
+    if (o->scales && !o->fits) {
+        snprintf(both, sizeof both, "found %s with %lld factors beside it, expected %s and one factor or one for each row", found,
+                 (long long)o->n_scales, strchr(wanted, '['));
+    }
     if (!o->fits) note(f, &f->misshapen, "wrong shape", n->name, both);
     else if (!ay_dtype_is_float(o->found.dtype)) note(f, &f->dtype, "wrong dtype", n->name, both);
 }

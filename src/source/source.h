@@ -5,6 +5,7 @@
  *
  *   source.c   which files, which of their tensors; the check of a whole graph against them
  *   origin.c   where the numbers of one parameter come from, and those numbers
+ *   scaled.c   weights with factors beside them
  */
 #ifndef AY_SOURCE_H
 #define AY_SOURCE_H
@@ -63,6 +64,9 @@ typedef struct ay_origin {
     bool fits;        /* false: there is such a tensor, but the parameter cannot be made of it; there are no views then */
     int n;
     ay_view view[AY_MAX_VIEWS];
+    const ay_st_tensor *scales; /* float32 factors of the tensor's rows */
+    int64_t n_scales;           /* 0: none; 1: one for all */
+    bool identity;              /* the identity matrix, which the checkpoint leaves out; there are no views */
 } ay_origin;
 
 /** The origin of a PARAM of this name and shape; false if there is no tensor for it. After ay_source_check() each fits. */

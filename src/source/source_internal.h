@@ -14,10 +14,15 @@ struct ay_source {
     int n_files;
     const char *prefix; /* "" unless focused */
     bool flat;
+    bool scaled; /* some weight of these files has factors beside it */
     const ay_naming *naming;
     const void *cfg;
 };
 
+/** Whether the name is of what belongs to a scaled weight, or to how it was quantised: no parameter of its own. */
+bool ay_source_beside(const char *name);
+/** Looks for such weights in a file just opened, and refuses those that are more than factors away from their numbers. */
+alloy_status ay_source_check_scaled(ay_ctx *cx, ay_source *s, const ay_safetensors *f);
 /** The tensor of this name behind the prefix. */
 const ay_st_tensor *ay_source_tensor(const ay_source *s, const char *name, const ay_safetensors **file);
 

@@ -169,6 +169,37 @@ def flux_rows(tensors, folder="transformer"):
     return rows
 
 
+MMDIT = [("pos_embed.pos_embed", "pos_embed"), ("pos_embed.proj", "x_embedder.proj"), ("time_text_embed.timestep_embedder.linear_1", "t_embedder.mlp.0"),
+         ("time_text_embed.timestep_embedder.linear_2", "t_embedder.mlp.2"), ("time_text_embed.text_embedder.linear_1", "y_embedder.mlp.0"),
+         ("time_text_embed.text_embedder.linear_2", "y_embedder.mlp.2"), ("context_embedder", "context_embedder"), ("proj_out", "final_layer.linear"),
+         ("norm_out.linear", "final_layer.adaLN_modulation.1")]
+JOINT = [("attn.norm_added_q", "context_block.attn.ln_q"), ("attn.norm_added_k", "context_block.attn.ln_k"), ("attn.norm_q", "x_block.attn.ln_q"),
+         ("attn.norm_k", "x_block.attn.ln_k"), ("attn2.norm_q", "x_block.attn2.ln_q"), ("attn2.norm_k", "x_block.attn2.ln_k"),
+         ("attn.to_out.0", "x_block.attn.proj"), ("attn.to_add_out", "context_block.attn.proj"), ("attn2.to_out.0", "x_block.attn2.proj"),
+         ("norm1_context.linear", "context_block.adaLN_modulation.1"), ("norm1.linear", "x_block.adaLN_modulation.1"),
+         ("ff_context.net.0.proj", "context_block.mlp.fc1"), ("ff_context.net.2", "context_block.mlp.fc2"), ("ff.net.0.proj", "x_block.mlp.fc1"),
+         ("ff.net.2", "x_block.mlp.fc2")]
+
+
+def mmdit_rows(tensors, cfg, folder="transformer"):
+    rows = []
+    for name in tensors:
+        m = re.match(r"transformer_blocks\.(\d+)\.(.*)", name)
+        end = name.rsplit(".", 1)[1]
+        if m and re.match(r"attn2?\.(to|add)_[kv]", m[2]):
+            continue
+        if m and re.match(r"attn2?\.(to_q|add_q_proj)\.", m[2]):
+            stream = "context_block.attn" if "add_q" in name else "x_block." + m[2].split(".")[0]
+            names = [name.replace("to_q", f"to_{k}").replace("add_q_proj", f"add_{k}_proj") for k in "qkv"]
+            rows.append(("cat", f"joint_blocks.{m[1]}.{stream}.qkv.{end}", [f"{folder}/{n}" for n in names]))
+            continue
+        rest, table = (m[2], JOINT) if m else (name, MMDIT)
+        new = next(b + rest[len(a):] for a, b in table if rest == a or rest.startswith(a + "."))
+        last = m and int(m[1]) == cfg["num_layers"] - 1 and rest.startswith("norm1_context")
+        rows.append(("swap" if last or rest.startswith("norm_out") else "=", f"joint_blocks.{m[1]}.{new}" if m else new, [f"{folder}/{name}"]))
+    return rows
+
+
 # ---- files -------------------------------------------------------------------------------------------------------------
 
 def apply(rows, folders):
@@ -203,7 +234,10 @@ def check(rows, folders, configs, open_clip):
     file = apply(rows, folders)
     if "unet" in folders:
         same(sf.convert_ldm_unet_checkpoint(dict(file), configs["unet"]), folders["unet"], "unet")
-    if "transformer" in folders:
+    if "transformer" in folders and "norm_out.linear.weight" in folders["transformer"] and "pos_embed.proj.weight" in folders["transformer"]:
+        alone = {k: v for k, v in file.items() if k.startswith("model.diffusion_model.")}
+        same(sf.convert_sd3_transformer_checkpoint_to_diffusers(alone), folders["transformer"], "transformer")
+    elif "transformer" in folders:
         keep, sf.torch.split = torch.split, lambda t, sizes, dim=0: keep(t, (lambda w: (w, w, w, 4 * w))(t.shape[0] // 7), dim)  # it knows one width
         alone = {k: v for k, v in file.items() if not k.startswith(("vae.", "text_encoders."))}
         same(sf.convert_flux_transformer_checkpoint_to_diffusers(alone), folders["transformer"], "transformer")
@@ -274,6 +308,18 @@ def flux(case):
     write("flux_" + case, rows)
 
 
+def sd3(case):
+    folders, configs = load(f"sd3/{case}", ["transformer", "vae", "text_encoder", "text_encoder_2"])
+    rows = prefixed("model.diffusion_model.", mmdit_rows(folders["transformer"], configs["transformer"]))
+    rows += prefixed("first_stage_model.", vae_rows(folders["vae"], configs["vae"]))
+    for folder, name in [("text_encoder", "clip_l"), ("text_encoder_2", "clip_g")]:
+        rows += prefixed(f"text_encoders.{name}.transformer.", hf_clip_rows(folders[folder], folder))
+    check(rows, folders, configs, {})
+    if os.path.exists(os.path.join(GOLDEN, "sd3", case, "text_encoder_3")):
+        rows += prefixed("text_encoders.t5xxl.transformer.", [("=", n, ["text_encoder_3/" + n]) for n in folder_tensors(f"sd3/{case}", "text_encoder_3")])
+    write("sd3_" + case, rows)
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
     for case, clip in [("sd15", "hf"), ("sd2", "open")]:
@@ -284,3 +330,6 @@ if __name__ == "__main__":
     for case in "ab":
         print("flux", case)
         flux(case)
+    for case in ["medium3", "medium35"]:
+        print("sd3", case)
+        sd3(case)
