@@ -74,3 +74,40 @@ def cosine(step, total, peak, floor, warm):
         return peak * (step + 1) / warm
     part = min(1.0, (step - warm) / max(1, total - warm))
     return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * part))
+
+
+def seconds_until(clock):
+    """from now to a local time HH:MM of today"""
+    now = time.localtime()
+    hour, minute = (int(part) for part in clock.split(":"))
+    return (hour - now.tm_hour) * 3600 + (minute - now.tm_min) * 60 - now.tm_sec
+
+
+class ConvMuon(torch.optim.Optimizer):
+    """Muon for convolutions, each seen as a matrix [out, in * kh * kw]: momentum made orthogonal by Newton and Schulz
+
+    Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024): the quintic's coefficients and five
+    rounds; steps are scaled to AdamW's usual size, so that one learning rate serves both.
+    """
+
+    def __init__(self, parameters, lr, momentum=0.95, weight_decay=0.0):
+        super().__init__(parameters, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = self.state[p]
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(p)
+                state["momentum"].lerp_(p.grad, 1 - group["momentum"])
+                x = p.grad.lerp(state["momentum"], group["momentum"]).reshape(len(p), -1)
+                rows, columns = x.shape
+                x = x.T if rows > columns else x
+                x = x / (x.norm() + 1e-7)
+                for _ in range(5):
+                    square = x @ x.T
+                    x = 3.4445 * x + (-4.775 * square + 2.0315 * square @ square) @ x
+                x = x.T if rows > columns else x
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(x.reshape(p.shape), alpha=-group["lr"] * 0.2 * max(rows, columns) ** 0.5)

@@ -86,19 +86,24 @@ def _pastel(ink):
     return ink * 0.45 + 255 * 0.55
 
 
-def draw(rng, scene, style=""):
-    """The picture of a scene as float32 [SIDE, SIDE, 3] in 0..255; style is "", "outlined" or "pastel"."""
-    ground = _tint(rng, scene.background)
-    shared = _tint(rng, scene.things[0].colour)
-    stretch = rng.uniform(0.96, 1.04)
+def draw(rng, scene, style="", freedom=1.0):
+    """The picture of a scene as float32 [SIDE, SIDE, 3] in 0..255; style is "", "outlined" or "pastel".
+
+    freedom scales how far place, size and colour stray from what the scene says: 1 for the autoencoder and the judge's
+    own test, less for the transformer, whose pictures are the sharper the less of a scene is left to chance.
+    """
+    tint, push, swell = 7 * freedom, 2.5 * freedom, 0.04 * freedom
+    ground = _tint(rng, scene.background, tint)
+    shared = _tint(rng, scene.things[0].colour, tint)
+    stretch = rng.uniform(1 - swell, 1 + swell)
     if style == "pastel":
         ground = _pastel(ground)
     picture = np.empty((SIDE, SIDE, 3), np.float32)
     picture[:] = ground
     for k, thing in enumerate(scene.things):
-        ink = shared if scene.kind == "many" or k == 0 else _tint(rng, thing.colour)
-        radius = SIZES[thing.size] * (stretch if scene.kind == "many" else rng.uniform(0.96, 1.04))
-        x, y = thing.x + rng.uniform(-2.5, 2.5), thing.y + rng.uniform(-2.5, 2.5)
+        ink = shared if scene.kind == "many" or k == 0 else _tint(rng, thing.colour, tint)
+        radius = SIZES[thing.size] * (stretch if scene.kind == "many" else rng.uniform(1 - swell, 1 + swell))
+        x, y = thing.x + rng.uniform(-push, push), thing.y + rng.uniform(-push, push)
         outline = None
         if style == "outlined":
             dark = ground.mean() < 70

@@ -15,7 +15,7 @@ from train_vae import make_vae
 def training_pair(seed, k):
     rng = rng_for("pair", seed, k)
     scene = training_scene(rng)
-    return scene, lambda style="": draw(rng, scene, style)
+    return scene, lambda style="", freedom=1.0: draw(rng, scene, style, freedom)
 
 
 def load_vae(path):
@@ -31,11 +31,11 @@ def encode(vae, pictures):
 
 
 def main():
-    args = arguments(count=30000, first=0, seed=3, style="", out="latents.pt", batch=50)
+    args = arguments(count=30000, first=0, seed=3, style="", freedom=0.4, out="latents.pt", batch=50)
     vae = load_vae(os.path.join(args.work, "vae.pt")).to(memory_format=torch.channels_last)
     parts, began = [], time.time()
     for k in range(args.first, args.first + args.count, args.batch):
-        pictures = [training_pair(args.seed, k + j)[1](args.style) for j in range(args.batch)]
+        pictures = [training_pair(args.seed, k + j)[1](args.style, args.freedom) for j in range(args.batch)]
         parts.append(encode(vae, pictures).half())
         if k % 2000 == 0:
             print(k, f"{time.time() - began:.0f}s", flush=True)

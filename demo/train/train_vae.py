@@ -21,17 +21,17 @@ def make_vae():
         layers_per_block=1, norm_num_groups=4, use_quant_conv=False, use_post_quant_conv=False)
 
 
-def picture(rng, free):
+def picture(rng, free, freedom):
     if rng.random() < free:
         return free_drawing(rng)
-    return draw(rng, training_scene(rng), rng.choices(["", "outlined", "pastel"], [0.8, 0.1, 0.1])[0])
+    return draw(rng, training_scene(rng), rng.choices(["", "outlined", "pastel"], [0.8, 0.1, 0.1])[0], freedom)
 
 
-def batch(rng, count, side, free=0.25):
+def batch(rng, count, side, free=0.25, freedom=1.0):
     out = np.empty((count, side, side, 3), np.float32)
     for k in range(count):
         x, y = (rng.randrange(0, SIDE - side + 1) for _ in range(2))
-        full = picture(rng, free)
+        full = picture(rng, free, freedom)
         for _ in range(3):                      # prefer pieces with something on them
             if full[y:y + side, x:x + side].std(axis=(0, 1)).max() > 3:
                 break
