@@ -70,9 +70,9 @@ static void base64(const unsigned char *b, size_t n, size_t chunk, const char *f
     }
 }
 
-/* Colours in steps of a sixth: 216 of them, six rows of pixels at a time. */
+/* Colours in steps of a fifth: 216 of them, six rows of pixels at a time. "1;1 says that pixels are square. */
 static void sixel(const picture *p) {
-    printf("\033Pq");
+    printf("\033Pq\"1;1;%u;%u", (unsigned)p->width, (unsigned)p->height);
     for (int c = 0; c < 216; c++) printf("#%d;2;%d;%d;%d", c, c / 36 * 20, c / 6 % 6 * 20, c % 6 * 20);
     for (png_uint_32 top = 0; top < p->height; top += 6) {
         for (int c = 0; c < 216; c++) {

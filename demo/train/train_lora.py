@@ -5,13 +5,14 @@ import time
 
 import torch
 from diffusers import FluxPipeline
-from peft import LoraConfig, get_peft_model_state_dict
+from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
 
 from common import Log, arguments, cosine
 from encode_latents import training_pair
 from language import phrase, rng_for
 from models import tokens
-from train_flow import draw_sigmas, image_ids, pack
+from train_flow import draw_sigmas, image_ids, pack, plain_attention
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "proj_mlp",
            "proj_out"]
@@ -19,8 +20,9 @@ TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_
 
 def main():
     args = arguments(model="demo/model", latents="pastel.pt", out="demo/lora", steps=700, batch=32, rate=3e-3, rank=8,
-                     seed=6)
+                     seed=6, init="")
     torch.manual_seed(args.seed)
+    torch.nn.functional.scaled_dot_product_attention = plain_attention
     pipe = FluxPipeline.from_pretrained(args.model, torch_dtype=torch.float32)
     for part in (pipe.transformer, pipe.text_encoder, pipe.text_encoder_2, pipe.vae):
         part.requires_grad_(False)
@@ -28,6 +30,9 @@ def main():
               if isinstance(m, torch.nn.Linear) and "transformer_blocks" in n and any(n.endswith(t) for t in TARGETS)]
     pipe.transformer.add_adapter(LoraConfig(r=args.rank, lora_alpha=args.rank, init_lora_weights="gaussian",
                                             target_modules=blocks))
+    if args.init:                              # one trained on earlier weights
+        earlier = {k.removeprefix("transformer."): v.float() for k, v in load_file(args.init).items()}
+        set_peft_model_state_dict(pipe.transformer, earlier)
     weights = [p for p in pipe.transformer.parameters() if p.requires_grad]
     data = torch.load(os.path.join(args.work, args.latents))
     latents = pack((data["latents"].float() - pipe.vae.config.shift_factor) * pipe.vae.config.scaling_factor)
