@@ -7,18 +7,25 @@ import json
 import os
 import time
 
+import numpy as np
 import torch
 
 from common import Average, ConvMuon, Log, arguments, cosine, save_atomically, seconds_until
 from draw import SIDE
-from encode_latents import load_vae
+from encode_latents import load_vae, training_pair
 from language import rng_for
 from train_vae import batch, edge_weight
 
 
+def generated_pictures(made, pick):
+    """pictures, and what the transformer makes of their latents (generate_latents.py)"""
+    drawn = np.stack([training_pair(made["seed"], made["first"] + k)[1]("", 0.4) for k in pick])
+    return torch.from_numpy(drawn).permute(0, 3, 1, 2) / 127.5 - 1, made["latents"][pick].float()
+
+
 def main():
     args = arguments(model="demo/model", until="23:59", batch=8, rate=2e-3, noise=0.15, square=4.0, free=0.1, freedom=0.7, seed=9,
-                     warm=15, average=0.995, save_seconds=120)
+                     warm=15, average=0.995, generated="", save_seconds=120)
     torch.manual_seed(args.seed)
     vae = load_vae(os.path.join(args.work, "vae.pt")).to(memory_format=torch.channels_last)
     with open(args.model + "/vae/config.json", encoding="utf-8") as f:
@@ -35,6 +42,7 @@ def main():
             optimizer.load_state_dict(kept)
         average.weights, average.steps = state["decoder"], state["step"]
         step, spent = state["step"], state["spent"]
+    made = torch.load(os.path.join(args.work, args.generated)) if args.generated else None
     log, began = Log(os.path.join(args.work, "decoder.csv"), ["loss", "l1"]), time.time() - spent
     saved, total = time.time(), spent + seconds_until(args.until)
     while (clock := time.time() - began) < total:
@@ -48,6 +56,9 @@ def main():
             latents = vae.encode(x).latent_dist.mode()
             amount = args.noise * spread * torch.rand(len(x), 1, 1, 1, generator=generator) ** 2
             latents = latents + amount * torch.randn(latents.shape, generator=generator)
+            if made:
+                half = args.batch // 2
+                x[:half], latents[:half] = generated_pictures(made, [rng.randrange(len(made["latents"])) for _ in range(half)])
         error = (vae.decode(latents).sample - x).abs()
         loss = (edge_weight(x) * (error + args.square * error ** 2)).mean()
         decoder.zero_grad(set_to_none=True)
