@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * DDIM (eta 0), PNDM without its Runge-Kutta start, which is called PLMS, and LCM (schedulers/scheduling_ddim.py,
- * scheduling_pndm.py and scheduling_lcm.py of diffusers). The sample keeps unit variance; steps go from one training
- * step to another.
+ * DDIM, and PNDM with or without its Runge-Kutta start (without, it is called PLMS); schedulers/scheduling_ddim.py and
+ * scheduling_pndm.py of diffusers. The sample keeps unit variance; steps go from one training step to another.
  */
 #include "pipe/sched.h"
 
 #include <math.h>
 #include <string.h>
-
-static const char what[] = "scheduler_config.json";
 
 /* What is left of the picture before a training step; below the first one: all, or as much as after the first. */
 static float alpha_before(const ay_sched *s, int64_t t) {
@@ -27,33 +24,46 @@ static alloy_status whole_timesteps(ay_ctx *cx, ay_sched *s, double **t) {
 /* ---- DDIM ----------------------------------------------------------------------------------------------------- */
 
 static alloy_status ddim_begin(ay_ctx *cx, ay_sched *s, const json_t *config) {
-    double *t, range;
-    bool clip;
-    AY_TRY(ay_json_bool_or(cx, what, config, "clip_sample", true, &clip));
-    AY_TRY(ay_json_num_or(cx, what, config, "clip_sample_range", 1e-6, 1e6, 1, &range));
+    double *t, eta;
+    AY_TRY(ay_sched_read_clip(cx, s, config, true));
+    /* no setting of the class: an argument of its steps, 0 unless a pipeline is told otherwise */
+    AY_TRY(ay_json_num_or(cx, AY_SCHED_FILE, config, "eta", 0, 1, 0, &eta));
     AY_TRY(whole_timesteps(cx, s, &t));
-    s->clip = clip ? (float)range : 0;
+    s->eta = (float)eta;
     s->calls = s->steps;
     for (int i = 0; i < s->steps; i++) s->timesteps[i] = (float)t[i];
-    return ALLOY_OK;
+    return ay_sched_keep(cx, s, 3);
+}
+
+enum { PICTURE, NOISE, DRAWN }; /* in kept[] */
+
+static void ddim_predict(ay_sched *s, float a, float b, const float *model, const float *sample) {
+    float *picture = s->kept[PICTURE], *noise = s->kept[NOISE];
+    for (int64_t k = 0; k < s->n; k++) {
+        float m = model[k], x = sample[k];
+        picture[k] = noise[k] = m;
+        if (s->prediction == AY_PREDICTS_NOISE) {
+            picture[k] = (x - b * m) / a;
+        } else if (s->prediction == AY_PREDICTS_SAMPLE) {
+            noise[k] = (x - a * m) / b;
+        } else {
+            picture[k] = a * x - b * m;
+            noise[k] = a * m + b * x;
+        }
+    }
+    ay_sched_limit(s, picture);
 }
 
 static void ddim_step(ay_sched *s, int i, const float *model, float *sample, ay_rng *rng) {
     int64_t t = (int64_t)s->timesteps[i];
     float alpha = s->alphas[t], before = alpha_before(s, t - s->train_steps / s->steps);
-    float a = sqrtf(alpha), b = sqrtf(1 - alpha), a_before = sqrtf(before), b_before = sqrtf(1 - before);
+    float variance = (1 - before) / (1 - alpha) * (1 - alpha / before), drawn = s->eta > 0 ? s->eta * sqrtf(variance) : 0;
+    float a_before = sqrtf(before), b_before = sqrtf(1 - before - drawn * drawn);
+    ddim_predict(s, sqrtf(alpha), sqrtf(1 - alpha), model, sample);
+    if (s->eta > 0) ay_rng_normal(rng, s->kept[DRAWN], (size_t)s->n);
     for (int64_t k = 0; k < s->n; k++) {
-        float m = model[k], x = sample[k], picture = m, noise = m;
-        if (s->prediction == AY_PREDICTS_NOISE) {
-            picture = (x - b * m) / a;
-        } else if (s->prediction == AY_PREDICTS_SAMPLE) {
-            noise = (x - a * m) / b;
-        } else {
-            picture = a * x - b * m;
-            noise = a * m + b * x;
-        }
-        if (s->clip > 0) picture = picture < -s->clip ? -s->clip : picture > s->clip ? s->clip : picture;
-        sample[k] = a_before * picture + b_before * noise;
+        sample[k] = a_before * s->kept[PICTURE][k] + b_before * s->kept[NOISE][k];
+        if (s->eta > 0) sample[k] += drawn * s->kept[DRAWN][k];
     }
 }
 
@@ -61,20 +71,40 @@ static void ddim_step(ay_sched *s, int i, const float *model, float *sample, ay_
 
 enum { HISTORY = 4, FIRST_SAMPLE = 4, MIXED = 5 }; /* in kept[]: the last answers, newest first; the first sample; the mix */
 
+/* The Runge-Kutta start: the first three steps take four calls each, at their ends and halfway. t: [steps], high to low. */
+static alloy_status runge_kutta_timesteps(ay_ctx *cx, ay_sched *s, const double *t) {
+    int n = s->steps, calls = 12 + n - 3;
+    double half = (double)(s->train_steps / n / 2);
+    if (n < 4) return ay_fail(cx, ALLOY_E_USAGE, "%d steps: pndm with its Runge-Kutta start has 4 at least", n);
+    s->timesteps = ay_alloc(s->arena, (size_t)calls * sizeof *s->timesteps);
+    if (!s->timesteps) return ay_nomem(cx);
+    for (int i = 0; i < 3; i++) {
+        float *at = s->timesteps + 4 * i;
+        at[0] = (float)t[i];
+        at[1] = at[2] = (float)(t[i + 1] + half);
+        at[3] = (float)t[i + 1];
+    }
+    for (int i = 3; i < n; i++) s->timesteps[9 + i] = (float)t[i];
+    s->calls = calls;
+    return ALLOY_OK;
+}
+
 static alloy_status pndm_begin(ay_ctx *cx, ay_sched *s, const json_t *config) {
     double *t;
     bool skip;
-    AY_TRY(ay_json_bool_or(cx, what, config, "skip_prk_steps", false, &skip));
-    AY_TRY(ay_json_bool_or(cx, what, config, "set_alpha_to_one", false, &s->alpha_to_one));
-    if (!skip) return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: skip_prk_steps false is not known here; set it to true", what);
+    AY_TRY(ay_json_bool_or(cx, AY_SCHED_FILE, config, "skip_prk_steps", false, &skip));
+    AY_TRY(ay_json_bool_or(cx, AY_SCHED_FILE, config, "set_alpha_to_one", false, &s->alpha_to_one));
     if (s->prediction == AY_PREDICTS_SAMPLE) {
-        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: prediction_type \"sample\" is not known for pndm", what);
+        return ay_fail(cx, ALLOY_E_UNSUPPORTED, AY_SCHED_FILE ": prediction_type \"sample\" is not known for pndm");
     }
     AY_TRY(whole_timesteps(cx, s, &t));
+    AY_TRY(ay_sched_keep(cx, s, AY_SCHED_KEPT));
+    s->order = skip ? 0 : 12; /* calls of the start */
+    if (!skip) return runge_kutta_timesteps(cx, s, t);
     /* the second timestep twice: the first step is made again once its end is known */
     s->calls = s->steps > 1 ? s->steps + 1 : 1;
     for (int i = 0; i < s->calls; i++) s->timesteps[i] = (float)t[i < 2 ? ay_min_i64(i, s->steps - 1) : i - 1];
-    return ay_sched_keep(cx, s, AY_SCHED_KEPT);
+    return ALLOY_OK;
 }
 
 /* Formula (9) of the PNDM paper (arXiv 2202.09778): from training step t to `to`. */
@@ -88,10 +118,29 @@ static void transfer(const ay_sched *s, int64_t t, int64_t to, const float *mode
     }
 }
 
+static void runge_kutta_step(ay_sched *s, int i, const float *model, float *sample) {
+    static const float share[] = {1 / 6.0f, 1 / 3.0f, 1 / 3.0f, 1 / 6.0f};
+    int64_t half = s->train_steps / s->steps / 2, t = (int64_t)s->timesteps[i / 4 * 4], to = (int64_t)s->timesteps[i] - (i % 2 ? 0 : half);
+    float *sum = s->kept[MIXED];
+    size_t bytes = (size_t)s->n * sizeof(float);
+    if (i % 4 == 0) {
+        memcpy(ay_sched_rotate(s, HISTORY), model, bytes);
+        memcpy(s->kept[FIRST_SAMPLE], sample, bytes);
+        memset(sum, 0, bytes);
+    }
+    for (int64_t k = 0; k < s->n; k++) sum[k] += share[i % 4] * model[k];
+    transfer(s, t, to, i % 4 == 3 ? sum : model, s->kept[FIRST_SAMPLE], sample);
+    s->counter++;
+}
+
 static void pndm_step(ay_sched *s, int i, const float *model, float *sample, ay_rng *rng) {
     int64_t stride = s->train_steps / s->steps, t = (int64_t)s->timesteps[i], to = t - stride;
     float *mixed = s->kept[MIXED];
     size_t bytes = (size_t)s->n * sizeof(float);
+    if (i < s->order) {
+        runge_kutta_step(s, i, model, sample);
+        return;
+    }
     if (s->counter != 1) {
         memcpy(ay_sched_rotate(s, HISTORY), model, bytes);
     } else {
@@ -112,82 +161,25 @@ static void pndm_step(ay_sched *s, int i, const float *model, float *sample, ay_
     s->counter++;
 }
 
-/* ---- latent consistency ---------------------------------------------------------------------------------------- */
-
-static alloy_status lcm_begin(ay_ctx *cx, ay_sched *s, const json_t *config) {
-    int64_t original;
-    double range;
-    bool clip;
-    AY_TRY(ay_json_int_or(cx, what, config, "original_inference_steps", 1, s->train_steps, ay_min_i64(50, s->train_steps),
-                          &original));
-    AY_TRY(ay_json_num_or(cx, what, config, "timestep_scaling", 0, 1e6, 10, &s->scaling));
-    AY_TRY(ay_json_bool_or(cx, what, config, "clip_sample", false, &clip));
-    AY_TRY(ay_json_num_or(cx, what, config, "clip_sample_range", 1e-6, 1e6, 1, &range));
-    if (s->steps > original) {
-        return ay_fail(cx, ALLOY_E_USAGE, "%d steps: lcm has at most the %lld it was trained with", s->steps,
-                       (long long)original);
-    }
-    s->clip = clip ? (float)range : 0;
-    s->calls = s->steps;
-    s->timesteps = ay_alloc(s->arena, (size_t)s->steps * sizeof *s->timesteps);
-    if (!s->timesteps) return ay_nomem(cx);
-    double stride = (double)original / s->steps;
-    for (int i = 0; i < s->steps; i++) {
-        int64_t at = original - (int64_t)floor(i * stride); /* of the trained steps 1 to original */
-        s->timesteps[i] = (float)(at * (s->train_steps / original) - 1);
-    }
-    return ay_sched_keep(cx, s, 1);
-}
-
-static void lcm_step(ay_sched *s, int i, const float *model, float *sample, ay_rng *rng) {
-    int64_t t = (int64_t)s->timesteps[i];
-    bool last = i + 1 == s->calls;
-    float alpha = s->alphas[t], a = sqrtf(alpha), b = sqrtf(1 - alpha),
-          next = last ? alpha : s->alphas[(int64_t)s->timesteps[i + 1]];
-    double scaled = (double)t * s->scaling, square = scaled * scaled + 0.25;
-    float skip = (float)(0.25 / square), out = (float)(scaled / sqrt(square)), a_next = sqrtf(next),
-          b_next = sqrtf(1 - next);
-    float *noise = s->kept[0];
-    if (!last) ay_rng_normal(rng, noise, (size_t)s->n);
-    for (int64_t k = 0; k < s->n; k++) {
-        float m = model[k], x = sample[k], picture = m;
-        if (s->prediction == AY_PREDICTS_NOISE) picture = (x - b * m) / a;
-        if (s->prediction == AY_PREDICTS_VELOCITY) picture = a * x - b * m;
-        if (s->clip > 0) picture = picture < -s->clip ? -s->clip : picture > s->clip ? s->clip : picture;
-        float denoised = out * picture + skip * x;
-        sample[k] = last ? denoised : a_next * denoised + b_next * noise[k];
-    }
-}
-
 const ay_sched_row ay_sched_ddim = {.class_name = "DDIMScheduler",
                                     .name = "ddim",
-                                    .kind = AY_SCHED_NOISE,
                                     .label = "DDIM",
+                                    .kind = AY_SCHED_NOISE,
+                                    .has = AY_HAS_SPACING | AY_HAS_ZERO_SNR | AY_HAS_THRESHOLD,
                                     .spacing = "leading",
                                     .betas = "linear",
                                     .beta_start = 0.0001,
                                     .beta_end = 0.02,
-                                    .rescales = true,
                                     .begin = ddim_begin,
                                     .step = ddim_step};
 const ay_sched_row ay_sched_pndm = {.class_name = "PNDMScheduler",
                                     .name = "pndm",
-                                    .kind = AY_SCHED_NOISE,
                                     .label = "PLMS",
+                                    .kind = AY_SCHED_NOISE,
+                                    .has = AY_HAS_SPACING,
                                     .spacing = "leading",
                                     .betas = "linear",
                                     .beta_start = 0.0001,
                                     .beta_end = 0.02,
                                     .begin = pndm_begin,
                                     .step = pndm_step};
-const ay_sched_row ay_sched_lcm = {.class_name = "LCMScheduler",
-                                   .name = "lcm",
-                                   .kind = AY_SCHED_NOISE,
-                                   .label = "LCM",
-                                   .spacing = "leading",
-                                   .betas = "scaled_linear",
-                                   .beta_start = 0.00085,
-                                   .beta_end = 0.012,
-                                   .rescales = true,
-                                   .begin = lcm_begin,
-                                   .step = lcm_step};

@@ -9,8 +9,6 @@
 #include <math.h>
 #include <string.h>
 
-static const char what[] = "scheduler_config.json";
-
 typedef struct flow_config {
     double shift, base_shift, max_shift, terminal;
     int64_t train_steps, base_len, max_len;
@@ -24,37 +22,31 @@ static alloy_status read_config(ay_ctx *cx, const json_t *j, flow_config *c) {
     const double big = 1e9;
     double shift;
     AY_TRY(ay_sched_refuse(cx, j, refused));
-    AY_TRY(ay_json_num_or(cx, what, j, "flow_shift", 0, big, 1.0, &shift)); /* what other classes call it */
-    AY_TRY(ay_json_num_or(cx, what, j, "shift", 0, big, shift, &c->shift));
-    AY_TRY(ay_json_num_or(cx, what, j, "base_shift", -big, big, 0.5, &c->base_shift));
-    AY_TRY(ay_json_num_or(cx, what, j, "max_shift", -big, big, 1.15, &c->max_shift));
-    AY_TRY(ay_json_num_or(cx, what, j, "shift_terminal", 0, 1, 0, &c->terminal));
-    AY_TRY(ay_json_int_or(cx, what, j, "num_train_timesteps", 1, 1000000, 1000, &c->train_steps));
-    AY_TRY(ay_json_int_or(cx, what, j, "base_image_seq_len", 0, 1 << 30, 256, &c->base_len));
-    AY_TRY(ay_json_int_or(cx, what, j, "max_image_seq_len", 0, 1 << 30, 4096, &c->max_len));
-    AY_TRY(ay_json_bool_or(cx, what, j, "use_dynamic_shifting", false, &c->dynamic));
-    AY_TRY(ay_json_bool_or(cx, what, j, "use_karras_sigmas", false, &c->karras));
-    AY_TRY(ay_json_bool_or(cx, what, j, "use_exponential_sigmas", false, &c->exponential));
-    AY_TRY(ay_json_bool_or(cx, what, j, "use_beta_sigmas", false, &c->beta));
-    AY_TRY(ay_json_bool_or(cx, what, j, "invert_sigmas", false, &c->invert));
-    AY_TRY(ay_json_bool_or(cx, what, j, "stochastic_sampling", false, &c->stochastic));
-    AY_TRY(ay_json_str_or(cx, what, j, "time_shift_type", "exponential", &c->shift_type));
+    AY_TRY(ay_json_num_or(cx, AY_SCHED_FILE, j, "flow_shift", 0, big, 1.0, &shift)); /* what other classes call it */
+    AY_TRY(ay_json_num_or(cx, AY_SCHED_FILE, j, "shift", 0, big, shift, &c->shift));
+    AY_TRY(ay_json_num_or(cx, AY_SCHED_FILE, j, "base_shift", -big, big, 0.5, &c->base_shift));
+    AY_TRY(ay_json_num_or(cx, AY_SCHED_FILE, j, "max_shift", -big, big, 1.15, &c->max_shift));
+    AY_TRY(ay_json_num_or(cx, AY_SCHED_FILE, j, "shift_terminal", 0, 1, 0, &c->terminal));
+    AY_TRY(ay_json_int_or(cx, AY_SCHED_FILE, j, "num_train_timesteps", 1, 1000000, 1000, &c->train_steps));
+    AY_TRY(ay_json_int_or(cx, AY_SCHED_FILE, j, "base_image_seq_len", 0, 1 << 30, 256, &c->base_len));
+    AY_TRY(ay_json_int_or(cx, AY_SCHED_FILE, j, "max_image_seq_len", 0, 1 << 30, 4096, &c->max_len));
+    AY_TRY(ay_json_bool_or(cx, AY_SCHED_FILE, j, "use_dynamic_shifting", false, &c->dynamic));
+    AY_TRY(ay_json_bool_or(cx, AY_SCHED_FILE, j, "use_karras_sigmas", false, &c->karras));
+    AY_TRY(ay_json_bool_or(cx, AY_SCHED_FILE, j, "use_exponential_sigmas", false, &c->exponential));
+    AY_TRY(ay_json_bool_or(cx, AY_SCHED_FILE, j, "use_beta_sigmas", false, &c->beta));
+    AY_TRY(ay_json_bool_or(cx, AY_SCHED_FILE, j, "invert_sigmas", false, &c->invert));
+    AY_TRY(ay_json_bool_or(cx, AY_SCHED_FILE, j, "stochastic_sampling", false, &c->stochastic));
+    AY_TRY(ay_json_str_or(cx, AY_SCHED_FILE, j, "time_shift_type", "exponential", &c->shift_type));
     if (strcmp(c->shift_type, "exponential") != 0 && strcmp(c->shift_type, "linear") != 0) {
-        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: time_shift_type \"%s\" is not known here; known are: exponential, linear", what, c->shift_type);
+        return ay_fail(cx, ALLOY_E_UNSUPPORTED, AY_SCHED_FILE ": time_shift_type \"%s\" is not known here; known are: exponential, linear", c->shift_type);
     }
     AY_TRY(ay_sched_one_spacing(cx, c->karras, c->exponential, c->beta));
-    if (c->max_len == c->base_len) return ay_fail(cx, ALLOY_E_MISMATCH, "%s: base_image_seq_len equals max_image_seq_len", what);
+    if (c->max_len == c->base_len) return ay_fail(cx, ALLOY_E_MISMATCH, AY_SCHED_FILE ": base_image_seq_len equals max_image_seq_len");
     return ALLOY_OK;
 }
 
 /* One operation's result: the reference computes on float32 arrays where the pipeline gives the sigmas, else on doubles. */
 static double rounded(const flow_config *c, double v) { return c->even ? (float)v : v; }
-
-/* numpy.linspace: start + i * step in double, the last one exact */
-static double linspace(double from, double to, int n, int i) {
-    if (n > 1 && i == n - 1) return to;
-    return from + i * (n > 1 ? (to - from) / (n - 1) : 0);
-}
 
 /* Evenly from 1 to 1 / steps; or between the first and the last training step's sigma, which are shifted already. */
 static void first_sigmas(const flow_config *c, double *s, int n) {
@@ -65,7 +57,7 @@ static void first_sigmas(const flow_config *c, double *s, int n) {
         low = shift * l / (1.0f + less * l);
     }
     for (int i = 0; i < n; i++) {
-        s[i] = c->even ? (float)linspace(1.0, 1.0 / n, n, i) : linspace(high * train, low * train, n, i) / train;
+        s[i] = c->even ? (float)ay_linspace(1.0, 1.0 / n, n, i) : ay_linspace(high * train, low * train, n, i) / train;
     }
 }
 
@@ -87,32 +79,14 @@ static void stretch(const flow_config *c, double *s, int n) {
     for (int i = 0; i < n; i++) s[i] = rounded(c, 1 - rounded(c, rounded(c, 1 - s[i]) / scale));
 }
 
-/* The p-quantile of the beta distribution with both parameters `a`: its median is 1/2, and up to there the power series of
- * the incomplete beta function, x^a * sum (1-a)_k / k! * x^k / (a+k), gains a binary digit a term (Abramowitz and Stegun,
- * 26.5.4 with 15.1.1); the rest is its mirror image. */
-double ay_beta_quantile(double p, double a) {
-    if (p > 0.5) return 1 - ay_beta_quantile(1 - p, a);
-    double low = 0, high = 0.5, complete = tgamma(a) * tgamma(a) / tgamma(2 * a);
-    for (int i = 0; i < 200 && low < high; i++) {
-        double x = (low + high) / 2, term = 1, sum = 1 / a;
-        for (int k = 1; k < 64; k++) {
-            term *= x * (k - a) / k;
-            sum += term / (a + k);
-        }
-        if (pow(x, a) * sum < p * complete) low = x;
-        else high = x;
-    }
-    return low;
-}
-
 /* Between the first and last sigma: in the seventh root (Karras et al. 2022), in the logarithm, or by the beta distribution's
  * quantiles (Lee et al. 2024, "Beta Sampling is All You Need"). */
 static void respace(const flow_config *c, double *s, int n) {
     double high = s[0], low = s[n - 1], a = 1 / 7.0;
     for (int i = 0; i < n; i++) {
-        if (c->karras) s[i] = pow(pow(high, a) + linspace(0, 1, n, i) * (pow(low, a) - pow(high, a)), 7);
-        else if (c->exponential) s[i] = exp(linspace(log(high), log(low), n, i));
-        else s[i] = low + ay_beta_quantile(1 - linspace(0, 1, n, i), 0.6) * (high - low);
+        if (c->karras) s[i] = pow(pow(high, a) + ay_linspace(0, 1, n, i) * (pow(low, a) - pow(high, a)), 7);
+        else if (c->exponential) s[i] = exp(ay_linspace(log(high), log(low), n, i));
+        else s[i] = low + ay_beta_quantile(1 - ay_linspace(0, 1, n, i), 0.6) * (high - low);
     }
 }
 
@@ -120,7 +94,7 @@ static alloy_status finish(ay_ctx *cx, const flow_config *c, const double *s, ay
     float train = (float)c->train_steps;
     for (int i = 0; i < out->steps; i++) {
         if (!isfinite(s[i])) {
-            return ay_fail(cx, ALLOY_E_MISMATCH, "%s: its settings give no finite noise level for step %d of %d", what, i + 1, out->steps);
+            return ay_fail(cx, ALLOY_E_MISMATCH, AY_SCHED_FILE ": its settings give no finite noise level for step %d of %d", i + 1, out->steps);
         }
         out->sigmas[i] = c->invert ? 1.0f - (float)s[i] : (float)s[i];
         out->timesteps[i] = out->sigmas[i] * train;
