@@ -68,7 +68,7 @@ alloy_status ay_sched_open(ay_ctx *cx, ay_arena *arena, const json_t *config, co
     AY_TRY(ay_sched_choose(cx, config, name, &s->row));
     if (steps < 1 || steps > 4096) return ay_fail(cx, ALLOY_E_USAGE, "%d steps: between 1 and 4096 can be asked for", steps);
     s->arena = arena;
-    s->kind = kind_of(config);
+    s->flows = kind_of(config) == AY_SCHED_FLOW;
     s->steps = steps;
     s->n = n;
     s->ask = ask;
@@ -89,6 +89,26 @@ void ay_sched_scale(const ay_sched *s, int i, const float *sample, float *out) {
 
 void ay_sched_step(ay_sched *s, int i, const float *model, float *sample, ay_rng *rng) {
     s->row->step(s, i, model, sample, rng);
+}
+
+/* Which form it has follows from what the method keeps: flow matching mixes; methods that scale their sample add sigmas to
+ * it; the others keep its variance, by their sigmas, or by the training step where they have none. */
+void ay_sched_add_noise(const ay_sched *s, int i, const float *picture, const float *noise, float *out, int64_t n) {
+    float keep = 1, add = 0;
+    if (s->flows && (s->flow_sigmas || !(s->row->kind & AY_SCHED_NOISE))) {
+        add = s->sigmas[i];
+        keep = 1.0f - add;
+    } else if (s->row->scale) {
+        add = s->sigmas[i];
+    } else if (s->sigmas) {
+        keep = 1 / sqrtf(s->sigmas[i] * s->sigmas[i] + 1);
+        add = s->sigmas[i] * keep;
+    } else {
+        float alpha = s->alphas[(int64_t)s->timesteps[i]];
+        keep = sqrtf(alpha);
+        add = sqrtf(1 - alpha);
+    }
+    for (int64_t k = 0; k < n; k++) out[k] = keep * picture[k] + add * noise[k];
 }
 
 /* ---- reading settings --------------------------------------------------------------------------------------------- */

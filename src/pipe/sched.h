@@ -43,6 +43,7 @@ typedef struct ay_sched_row {
     const char *spacing;    /* timestep_spacing where the configuration has none */
     const char *betas;      /* beta_schedule, the same */
     double beta_start, beta_end;
+    bool twice;             /* the model is called twice a step */
     /** Fills calls, timesteps, sigmas, init_sigma from the configuration read so far. */
     alloy_status (*begin)(ay_ctx *cx, ay_sched *s, const json_t *config);
     /** What the model is to see of the sample; NULL: the sample. */
@@ -59,7 +60,7 @@ enum { AY_SCHED_KEPT = 6 };
 struct ay_sched {
     const ay_sched_row *row;
     ay_arena *arena;
-    ay_sched_kind kind; /* the model's */
+    bool flows;       /* the model predicts a velocity between picture and noise */
     int steps;        /* asked for */
     int calls;        /* of the model: more than steps where a method needs more */
     int64_t n;        /* numbers in one sample */
@@ -104,6 +105,8 @@ alloy_status ay_sched_open(ay_ctx *cx, ay_arena *arena, const json_t *config, co
 void ay_sched_start(ay_sched *s);
 void ay_sched_scale(const ay_sched *s, int i, const float *sample, float *out);
 void ay_sched_step(ay_sched *s, int i, const float *model, float *sample, ay_rng *rng);
+/** `picture` [n] with as much of `noise` as a sample has before call `i` (add_noise, scale_noise). */
+void ay_sched_add_noise(const ay_sched *s, int i, const float *picture, const float *noise, float *out, int64_t n);
 
 /* ---- shared by the methods (sched.c) ---------------------------------------------------------------------------- */
 

@@ -122,7 +122,7 @@ static alloy_status read_respacing(ay_ctx *cx, ay_sched *s, const json_t *j) {
 static alloy_status read_flow(ay_ctx *cx, ay_sched *s, const json_t *j) {
     double shift;
     bool given = json_is_true(json_object_get(j, "use_flow_sigmas")), foreign = !json_object_get(j, "use_flow_sigmas");
-    if (!(s->row->has & AY_HAS_FLOW) || s->kind != AY_SCHED_FLOW) return ALLOY_OK;
+    if (!(s->row->has & AY_HAS_FLOW) || !s->flows) return ALLOY_OK;
     s->flow_sigmas = given || foreign;
     AY_TRY(ay_json_num_or(cx, AY_SCHED_FILE, j, "shift", 0, 1e9, 1, &shift));
     return ay_json_num_or(cx, AY_SCHED_FILE, j, "flow_shift", 0, 1e9, shift, &s->flow_shift);
@@ -160,7 +160,7 @@ alloy_status ay_sched_read_betas(ay_ctx *cx, ay_sched *s, const json_t *j) {
     static const char *const refused[] = {"solver_p", NULL};
     const ay_sched_row *r = s->row;
     int prediction, spacing = AY_SPACING_LINSPACE;
-    bool flow = s->kind == AY_SCHED_FLOW;
+    bool flow = s->flows;
     AY_TRY(ay_sched_refuse(cx, j, refused));
     AY_TRY(ay_sched_word(cx, j, "prediction_type", flow ? "flow_prediction" : "epsilon", flow ? predictions : predictions_noise, &prediction));
     s->prediction = (ay_prediction)prediction;

@@ -172,11 +172,11 @@ const ay_sched_row ay_sched_euler_ancestral = {SIGMA_ROW("EulerAncestralDiscrete
                                                .beta_start = 0.0001, .begin = begin_ancestral, .step = step_ancestral};
 const ay_sched_row ay_sched_heun = {.class_name = "HeunDiscreteScheduler", .name = "heun", .label = "Heun", .kind = AY_SCHED_NOISE,
                                     .has = AY_HAS_SPACING | AY_HAS_RESPACE | AY_HAS_EXP_BETAS, .spacing = "linspace", .betas = "linear",
-                                    .beta_start = 0.00085, .beta_end = 0.012, .begin = heun_begin, .scale = scale, .step = heun_step};
+                                    .beta_start = 0.00085, .beta_end = 0.012, .twice = true, .begin = heun_begin, .scale = scale, .step = heun_step};
 /* No class of diffusers: named as k-diffusion names its function, with Euler's settings. */
 const ay_sched_row ay_sched_2s_ancestral = {SIGMA_ROW("sample_dpmpp_2s_ancestral", "dpmpp_2s_ancestral", "DPM++ 2S a",
                                                       AY_HAS_RESPACE | AY_HAS_ZERO_SNR),
-                                            .beta_start = 0.0001, .begin = two_begin, .step = two_step};
+                                            .beta_start = 0.0001, .twice = true, .begin = two_begin, .step = two_step};
 const ay_sched_row ay_sched_2s_ancestral_karras = {SIGMA_ROW("sample_dpmpp_2s_ancestral", "dpmpp_2s_ancestral_karras", "DPM++ 2S a Karras",
                                                              AY_HAS_RESPACE | AY_HAS_ZERO_SNR),
-                                                   .beta_start = 0.0001, .begin = two_begin_karras, .step = two_step};
+                                                   .beta_start = 0.0001, .twice = true, .begin = two_begin_karras, .step = two_step};

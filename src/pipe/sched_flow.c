@@ -198,6 +198,6 @@ static void step_heun(ay_sched *s, int i, const float *velocity, float *sample, 
 const ay_sched_row ay_sched_flow_euler = {.class_name = "FlowMatchEulerDiscreteScheduler", .name = "euler", .label = "Euler",
                                           .kind = AY_SCHED_FLOW, .begin = begin, .step = step};
 const ay_sched_row ay_sched_flow_heun = {.class_name = "FlowMatchHeunDiscreteScheduler", .name = "heun", .label = "Heun",
-                                         .kind = AY_SCHED_FLOW, .begin = begin_heun, .step = step_heun};
+                                         .kind = AY_SCHED_FLOW, .twice = true, .begin = begin_heun, .step = step_heun};
 const ay_sched_row ay_sched_flow_lcm = {.class_name = "FlowMatchLCMScheduler", .name = "lcm", .label = "LCM",
                                         .kind = AY_SCHED_FLOW, .begin = begin_lcm, .step = step};

@@ -133,7 +133,7 @@ static void unipc_move(const ay_sched *s, int from, int order, float *const *m, 
 static void unipc_step(ay_sched *s, int i, const float *model, float *sample, ay_rng *rng) {
     float *last = s->kept[LAST_SAMPLE], *now = s->kept[NOW];
     size_t bytes = (size_t)s->n * sizeof(float);
-    bool corrects = i > 0 && !(i <= 64 && s->uncorrected >> (i - 1) & 1);
+    bool corrects = s->n_kept > 0 && i > 0 && !(i <= 64 && s->uncorrected >> (i - 1) & 1);
     ay_sched_convert(s, i, model, sample, now);
     if (corrects) { /* `counter`: the order of the step before */
         unipc_move(s, i - 1, s->counter, s->kept, now, last);
