@@ -48,6 +48,10 @@ typedef struct ay_package_options {
 alloy_status ay_package_write(ay_ctx *cx, const char *path, const ay_function *fn, int n_fn, const ay_package_options *opts,
                               ay_arena *arena, ay_weight_entry **entries, int *n_entries);
 
+/** A copy of the graph as a package for `target` would hold it: composites that MIL has not are taken apart. In *out also
+ *  after a failure, then to be freed. */
+alloy_status ay_package_lowered(ay_ctx *cx, const ay_graph *g, ay_target target, ay_graph **out);
+
 /** An opened package: manifest read, program parsed, weight file mapped. Graphs made from it borrow its maps. */
 typedef struct ay_package ay_package;
 typedef struct ay_package_function { const char *name; int n_inputs, n_outputs; ay_tensor *inputs, *outputs; /* data NULL */ } ay_package_function;

@@ -114,8 +114,7 @@ static bool keeps(const ay_lower_rule *rule, const ay_graph *g, const ay_node *n
     return ay_emit_keeps(*(const ay_target *)rule->user, g, n);
 }
 
-/* A lowered copy of the graph, in *out (also after a failure, then to be freed). */
-static alloy_status prepare(ay_ctx *cx, const ay_graph *g, ay_target target, ay_graph **out) {
+alloy_status ay_package_lowered(ay_ctx *cx, const ay_graph *g, ay_target target, ay_graph **out) {
     ay_lower_rule rule = {.keeps = keeps, .user = &target};
     const ay_pass passes[] = {{"fold", ay_pass_fold, NULL},
                               {"lower", ay_pass_lower, &rule},
@@ -185,7 +184,7 @@ static void add_functions(writing *w) {
             if (strcmp(w->fn[k].name, w->fn[i].name) == 0) ay_emit_fail(e, ALLOY_E_USAGE, "two functions have this name");
         if (!ay_name_valid(w->fn[i].name))
             ay_emit_fail(e, ALLOY_E_USAGE, "this is not a name that Core ML takes (letters, digits, underscores)");
-        if (ay_emit_ok(e)) e->status = prepare(e->cx, w->fn[i].graph, e->opts->target, &g);
+        if (ay_emit_ok(e)) e->status = ay_package_lowered(e->cx, w->fn[i].graph, e->opts->target, &g);
         if (ay_emit_ok(e)) add_function(w, w->fn[i].name, g);
         e->g = NULL;
         ay_graph_free(g); /* names were copied; constants are written */

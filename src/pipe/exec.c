@@ -20,8 +20,14 @@ struct ay_component {
 };
 
 /* Types the graph for half precision by the architecture's rules. */
-static alloy_status to_half(ay_ctx *cx, ay_graph *g, const ay_arch *arch) {
+static alloy_status to_half(ay_ctx *cx, ay_graph *g, const ay_model_part *part) {
+    static const ay_precision_rule all[] = {{"*", AY_OP_COUNT, AY_F32, "the configuration says that values leave half's range"}, {NULL, AY_OP_COUNT, AY_NONE, NULL}};
+    const ay_arch *arch = part->arch;
     int n = 0;
+    if (part->upcast) {
+        ay_precision p = {.rules = all, .f32_inputs = arch->f32_inputs};
+        return ay_pass_precision(g, &p);
+    }
     while (arch->keep && arch->keep[n].scope) n++;
     ay_precision_rule *rules = ay_alloc(g->arena, (size_t)(n + 1) * sizeof *rules);
     if (!rules) return ay_nomem(cx);
@@ -43,7 +49,7 @@ alloy_status ay_part_graph(ay_ctx *cx, const ay_model_part *part, const ay_sizes
     /* before what no output needs is dropped: a checkpoint holds weights of dead branches too */
     if (st == ALLOY_OK && source) st = ay_source_check(cx, source, g, part->arch);
     if (st == ALLOY_OK) st = ay_pass_order(g, NULL);
-    if (st == ALLOY_OK && precision == AY_F16) st = to_half(cx, g, part->arch);
+    if (st == ALLOY_OK && precision == AY_F16) st = to_half(cx, g, part);
     if (st != ALLOY_OK) {
         ay_graph_free(g);
         return st;
@@ -229,7 +235,15 @@ static alloy_status rebuild(ay_ctx *cx, const ay_model *m, const ay_model_part *
     AY_TRY(ay_package_open(cx, path, &c->package));
     AY_TRY(ay_part_graph(cx, part, sizes, m->precision, NULL, &g));
     alloy_status st = bind_weights(cx, m, part, c->package, g);
-    if (st == ALLOY_OK) st = compile(cx, c, g, o);
+    if (st == ALLOY_OK && o && o->emulate_f16) { /* each operation as the package for this size would have it */
+        const char *target = json_string_value(json_object_get(m->json, "target"));
+        ay_graph *lowered = NULL;
+        st = ay_package_lowered(cx, g, target && strcmp(target, "macos15") == 0 ? AY_TARGET_MACOS15 : AY_TARGET_MACOS14, &lowered);
+        if (st == ALLOY_OK) st = compile(cx, c, lowered, o);
+        ay_graph_free(lowered);
+    } else if (st == ALLOY_OK) {
+        st = compile(cx, c, g, o);
+    }
     ay_graph_free(g);
     return st;
 }

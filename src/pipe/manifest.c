@@ -69,6 +69,7 @@ alloy_status ay_model_add_part(ay_ctx *cx, ay_model *m, const ay_part_row *row, 
     if (m->n_parts >= AY_MAX_PARTS) return ay_fail(cx, ALLOY_E_INTERNAL, "%s: more than %d components", what, AY_MAX_PARTS);
     ay_model_part *p = &m->parts[m->n_parts];
     *p = (ay_model_part){.row = row, .arch = arch, .config = config};
+    p->upcast = m->row->upcast && json_is_true(json_object_get(config, m->row->upcast));
     AY_TRY(arch->configure(cx, m->arena, what, config, &p->cfg));
     m->n_parts++;
     return ALLOY_OK;

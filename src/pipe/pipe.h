@@ -53,6 +53,7 @@ typedef struct ay_pipe_row {
     const char *type;       /* what list-models shows */
     const ay_part_row *parts;
     const char *const *tokenizers; /* folders to copy, NULL-terminated */
+    const char *upcast; /* parts whose configuration says this are float32 throughout; may be NULL */
     /** Fills what the caller left 0 in w, h, text, and the model's prediction defaults (steps, guidance_scale) as JSON. */
     alloy_status (*defaults)(ay_ctx *cx, const ay_model *m, int *w, int *h, int *text, json_t *prediction);
     /** The sizes one component is built for; a picture that does not fit is a sentence that says which sizes do. */
@@ -76,6 +77,7 @@ typedef struct ay_model_part {
     const json_t *config; /* borrowed from the manifest */
     void *cfg;            /* the architecture's own struct */
     ay_sizes sizes;       /* what the package was converted for */
+    bool upcast;          /* values leave half's range: float32 throughout */
 } ay_model_part;
 
 enum { AY_MAX_PARTS = 16, AY_MAX_TOKENIZERS = 4 };

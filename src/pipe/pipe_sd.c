@@ -341,6 +341,7 @@ const ay_pipe_row ay_pipe_sdxl = {
     .type = "sdxl",
     .parts = parts_xl,
     .tokenizers = tokenizers_xl,
+    .upcast = "force_upcast", /* as the reference does */
     .defaults = defaults,
     .sizes = sizes,
     .run = run,    .file_parts = file_parts_xl,

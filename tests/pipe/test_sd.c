@@ -108,11 +108,22 @@ static void test_configurations(void **state) {
     }
 }
 
+/* A decoder whose residuals leave half's range: in float32 where the pipeline minds force_upcast. */
+static void test_upcast_vae(void **state) {
+    static const ay_keep_rule none[] = {{NULL, AY_OP_COUNT, AY_NONE, NULL}};
+    static const char *const louder[] = {"decoder.mid_block.resnets.0.conv2.weight", "decoder.up_blocks.0.resnets.0.conv2.weight", NULL};
+    ay_test *t = *state;
+    const char *dir = ay_flux_checkpoint(t, &cases[2]);
+    ay_hash_louder(t, &cases[2], dir, "vae", louder, 4e5);
+    assert_ok(t->cx, ay_remove_tree(t->cx, ay_test_join(t, dir, "vae/diffusion_pytorch_model.safetensors.index.json")));
+    ay_check_overflows(t, dir, "VAEDecoder", none);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         AY_TEST(test_components_float32), AY_TEST(test_components_float16), AY_TEST(test_components_emulated),
         AY_TEST(test_pictures_float32),   AY_TEST(test_pictures_float16),   AY_TEST(test_what_changes_a_picture),
-        AY_TEST(test_what_is_refused),    AY_TEST(test_configurations),
+        AY_TEST(test_what_is_refused),    AY_TEST(test_configurations), AY_TEST(test_upcast_vae),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

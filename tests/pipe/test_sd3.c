@@ -27,10 +27,22 @@ static void test_pictures_float16(void **state) {
     for (int i = 0; i < CASES; i++) ay_check_pictures(*state, &cases[i], "float16", NULL, 40);
 }
 
+/* Queries and keys so large that their products leave half's range: kept in float32 where they are not normalised, nothing
+ * overflows; without the rule much does. */
+static void test_large_attention(void **state) {
+    static const ay_keep_rule none[] = {{NULL, AY_OP_COUNT, AY_NONE, NULL}};
+    static const char *const louder[] = {"*attn.to_q.weight", "*attn.to_k.weight", "*attn.add_q_proj.weight", "*attn.add_k_proj.weight", NULL};
+    ay_test *t = *state;
+    const char *dir = ay_flux_checkpoint(t, &cases[0]);
+    ay_hash_louder(t, &cases[0], dir, "transformer", louder, 300);
+    ay_check_overflows(t, dir, "Transformer", none);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         AY_TEST(test_components_float32), AY_TEST(test_components_float16), AY_TEST(test_components_emulated),
         AY_TEST(test_pictures_float32),   AY_TEST(test_pictures_float16),
+        AY_TEST(test_large_attention),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

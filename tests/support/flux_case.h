@@ -7,6 +7,7 @@
 #define AY_FLUX_CASE_H
 
 #include "io/io.h"
+#include "model/model.h"
 #include "support.h"
 
 #include <jansson.h>
@@ -40,6 +41,11 @@ void ay_check_components(ay_test *t, const ay_flux_case *c, const char *quantiza
 void ay_check_pictures(ay_test *t, const ay_flux_case *c, const char *quantization, const char *emulate, double bound);
 /** The settings of one picture in pictures.json. */
 void ay_check_run_options(const json_t *picture, const char *output, alloy_run_options *o);
+/** Weights of one part of a checkpoint written anew, those that match `patterns` (NULL-terminated) times `gain`. */
+void ay_hash_louder(ay_test *t, const ay_flux_case *c, const char *checkpoint, const char *part, const char *const *patterns, double gain);
+/** Converts at float16 and runs one package, emulated: no value leaves half's range by the model's own rules, many do by
+ *  `rules` in their place. */
+void ay_check_overflows(ay_test *t, const char *checkpoint, const char *package, const ay_keep_rule *rules);
 /** PSNR in dB, 200 for equal pictures, of what `o` asks for. */
 double ay_check_psnr(ay_test *t, const char *model, const alloy_run_options *o, const ay_image *want);
 void ay_check_read_rgb(ay_test *t, const char *path, ay_image *im);

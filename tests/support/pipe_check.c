@@ -89,6 +89,60 @@ void ay_check_components(ay_test *t, const ay_flux_case *c, const char *quantiza
     ay_st_close(&io);
 }
 
+void ay_hash_louder(ay_test *t, const ay_flux_case *c, const char *checkpoint, const char *part, const char *const *patterns, double gain) {
+    const char *from = ay_flux_golden(t, c, ay_sprintf(t->arena, "%s/manifest.txt", part)), *manifest = ay_test_path(t, "louder.txt");
+    ay_buf text = {0}, old = {0};
+    for (; *patterns; patterns++) ay_buf_printf(&text, "@gain %s %g\n", *patterns, gain);
+    assert_ok(t->cx, ay_file_read(t->cx, from, 1 << 20, &old));
+    ay_buf_printf(&text, "%.*s", (int)old.len, old.data);
+    assert_ok(t->cx, ay_file_write(t->cx, manifest, text.data, text.len));
+    assert_ok(t->cx, ay_hash_write(t->cx, manifest, ay_sprintf(t->arena, "%s/%s/diffusion_pytorch_model.safetensors", checkpoint, part)));
+    ay_buf_free(&old);
+    ay_buf_free(&text);
+}
+
+static int64_t overflows(ay_test *t, ay_component *c) {
+    ay_tensor in[8], out[4];
+    int n_in, n_out;
+    const ay_tensor *ins = ay_component_inputs(c, &n_in), *outs = ay_component_outputs(c, &n_out);
+    for (int i = 0; i < n_in; i++) in[i] = hashed_input(t, ins[i].name, &ins[i]);
+    for (int i = 0; i < n_out; i++) {
+        out[i] = outs[i];
+        out[i].type.dtype = AY_F32;
+        out[i].data = ay_alloc(t->arena, ay_dtype_bytes(AY_F32, ay_type_count(&out[i].type)));
+    }
+    assert_ok(t->cx, ay_component_run(t->cx, c, in, n_in, out, n_out));
+    return ay_component_overflows(c);
+}
+
+void ay_check_overflows(ay_test *t, const char *checkpoint, const char *package, const ay_keep_rule *rules) {
+    alloy_convert_options o;
+    ay_exec_options exec = {.emulate_f16 = true};
+    ay_component *own, *other;
+    ay_model *m;
+    alloy_convert_options_init(&o);
+    o.output_dir = ay_test_path(t, "loud");
+    o.name = "model";
+    o.image_size = (alloy_size){32, 32};
+    o.components = package;
+    assert_ok(t->cx, alloy_convert(t->cx, checkpoint, &o));
+    assert_ok(t->cx, ay_model_open(t->cx, ay_test_join(t, o.output_dir, o.name), &m));
+    ay_model_part *part = (ay_model_part *)ay_model_find(m, package);
+    ay_arch arch = *part->arch;
+    arch.keep = rules;
+    assert_ok(t->cx, ay_component_open(t->cx, m, package, &part->sizes, &exec, &own));
+    part->arch = &arch;
+    part->upcast = false;
+    assert_ok(t->cx, ay_component_rebuild(t->cx, m, package, &part->sizes, &exec, &other));
+    int64_t by_rules = overflows(t, own), without = overflows(t, other);
+    print_message("%s: %lld values left half's range, %lld without its rules\n", package, (long long)by_rules, (long long)without);
+    assert_int_equal(by_rules, 0);
+    assert_true(without > 0);
+    ay_component_close(&own);
+    ay_component_close(&other);
+    ay_model_close(&m);
+}
+
 /* ---- pictures ------------------------------------------------------------------------------------------------ */
 
 static double psnr(const ay_image *a, const ay_image *b) {
