@@ -191,6 +191,16 @@ static int set_option(const char *command, const option *o, const char *text) {
         *(double *)o->value = v;
         return 0;
     }
+    case OPTION_LIST: {
+        option_list *list = o->value;
+        int most = (int)(sizeof list->texts / sizeof list->texts[0]);
+        if (list->n == most) {
+            cli_say("alloy %s: %s is given more than %d times", command, o->name, most);
+            return 2;
+        }
+        list->texts[list->n++] = text;
+        return 0;
+    }
     default: *(bool *)o->value = true; return 0;
     }
 }
@@ -237,7 +247,7 @@ int cli_parse(const char *command, int argc, char **argv, const option *options,
             text = argv[++i];
         }
         ptrdiff_t row = o - options;
-        if (row < MOST_OPTIONS && given[row] && o->kind != OPTION_FLAG) {
+        if (row < MOST_OPTIONS && given[row] && o->kind != OPTION_FLAG && o->kind != OPTION_LIST) {
             cli_say("alloy %s: %s is given twice", command, o->name);
             return 2;
         }

@@ -13,8 +13,14 @@ typedef enum option_kind {
     OPTION_TEXT,  /* const char * */
     OPTION_INT,   /* int, from `low` */
     OPTION_SEED,  /* uint64_t */
-    OPTION_NUMBER /* double */
+    OPTION_NUMBER, /* double */
+    OPTION_LIST    /* option_list: may be given again and again */
 } option_kind;
+
+typedef struct option_list {
+    const char *texts[32];
+    int n;
+} option_list;
 
 typedef struct option {
     const char *name;  /* "--width" */

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* "512x768" */
 static bool parse_size(const char *text, alloy_size *s) {
@@ -21,12 +22,54 @@ static bool parse_size(const char *text, alloy_size *s) {
     return true;
 }
 
+/* The number behind the last colon of text[0..n), which is then cut off; false: there is none. */
+static bool strength_behind(const char *text, size_t *n, double *value) {
+    size_t at = *n;
+    while (at > 0 && text[at - 1] != ':') at--;
+    char number[64], *end;
+    if (at < 2 || *n - at < 1 || *n - at >= sizeof number) return false;
+    memcpy(number, text + at, *n - at);
+    number[*n - at] = 0;
+    if (number[strspn(number, "+-0123456789.eE")]) return false; /* strtod would take more: spaces, words, hexadecimal */
+    *value = strtod(number, &end);
+    if (end == number || *end) return false;
+    *n = at - 1;
+    return true;
+}
+
+/* FILE, FILE:STRENGTH or FILE:STRENGTH:TEXT_STRENGTH; `path` takes the file's name. A name may have colons of its own, where what
+ * is behind them is no number. */
+static bool parse_lora(const char *text, alloy_lora *l) {
+    size_t n = strlen(text);
+    double last, first;
+    *l = (alloy_lora){.strength = 1, .text_strength = 1};
+    if (access(text, F_OK) != 0 && strength_behind(text, &n, &last)) {
+        l->strength = l->text_strength = last;
+        if (strength_behind(text, &n, &first)) l->strength = first;
+    }
+    char *path = n ? malloc(n + 1) : NULL;
+    if (path) memcpy(path, text, n), path[n] = 0;
+    l->path = path;
+    return path != NULL;
+}
+
+static bool parse_loras(const option_list *list, alloy_lora *loras) {
+    for (int i = 0; i < list->n; i++) {
+        if (parse_lora(list->texts[i], &loras[i])) continue;
+        cli_say("alloy convert: --lora wants FILE[:STRENGTH[:TEXT_STRENGTH]], not \"%s\"", list->texts[i]);
+        return false;
+    }
+    return true;
+}
+
 int cmd_convert(int argc, char **argv) {
     app a = {0};
     alloy_convert_options o;
     alloy_convert_options_init(&o);
     bool help = false;
     const char *size = NULL, *limit = NULL;
+    option_list lora = {.n = 0};
+    alloy_lora loras[sizeof lora.texts / sizeof lora.texts[0]] = {{0}};
     const option options[] = {
         {"--help", "-h", OPTION_FLAG, &help, NULL, "this text", 0},
         {"--output-dir", "-o", OPTION_TEXT, &o.output_dir, "DIR", "where the model folder goes (default: converted)", 0},
@@ -41,6 +84,7 @@ int cmd_convert(int argc, char **argv) {
         {"--height", NULL, OPTION_INT, &o.image_size.height, "H", "pixels", 1},
         {"--size", NULL, OPTION_TEXT, &size, "WxH", "both at once", 0},
         {"--text-length", NULL, OPTION_INT, &o.text_length, "N", "tokens of the long text encoder (default: the model's own)", 1},
+        {"--lora", NULL, OPTION_LIST, &lora, "FILE[:X[:Y]]", "bake a LoRA in, at strength X (text encoders: Y); may be repeated", 0},
         {"--components", NULL, OPTION_TEXT, &o.components, "LIST", "only these packages, by name, with commas between", 0},
         {"--force", "-f", OPTION_FLAG, &o.force, NULL, "replace a model folder that exists", 0},
         {"--skip-validation", NULL, OPTION_FLAG, &o.skip_validation, NULL, "do not check the packages after writing them", 0},
@@ -69,6 +113,9 @@ int cmd_convert(int argc, char **argv) {
         fprintf(stderr, "alloy convert: --size-limit wants a size, such as 7GB or 900MB, not \"%s\"\n", limit);
         return 2;
     }
+    if (!parse_loras(&lora, loras)) return 2;
+    o.loras = loras;
+    o.num_loras = lora.n;
     if (cli_open(&a)) return 1;
     char *report = NULL;
     if (a.json) o.report = &report;
@@ -76,5 +123,6 @@ int cmd_convert(int argc, char **argv) {
     cli_clear();
     if (report) printf("%s\n", report);
     alloy_free(report);
+    for (int i = 0; i < lora.n; i++) free((char *)(uintptr_t)loras[i].path);
     return cli_end(&a, st);
 }

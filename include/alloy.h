@@ -93,6 +93,13 @@ typedef struct alloy_size {
     int width, height; /**< pixels */
 } alloy_size;
 
+/** A LoRA (or LoHa, LoKr, DoRA ...) to be baked into the weights. */
+typedef struct alloy_lora {
+    const char *path;     /**< a safetensors file, or the folder that diffusers or PEFT saved it to */
+    double strength;      /**< 1: as it was trained; 0: not at all */
+    double text_strength; /**< the same for what it has for text encoders */
+} alloy_lora;
+
 /** Strings and arrays are borrowed for the call. Zero and NULL mean the model's own default. */
 typedef struct alloy_convert_options {
     size_t size;
@@ -110,6 +117,8 @@ typedef struct alloy_convert_options {
     char **report;            /**< JSON about what was written (path, type, sizes); alloy_free() it. May be NULL */
     int64_t size_limit;       /**< bytes of the whole folder: more bits than `quantization` says, where they help most; 0: none */
     const char *base;         /**< when the source is one file: a diffusers folder for what it lacks (tokenizers, scheduler ...) */
+    const alloy_lora *loras;  /**< applied in this order */
+    int num_loras;
 } alloy_convert_options;
 ALLOY_API void alloy_convert_options_init(alloy_convert_options *o);
 /** Converts the checkpoint `source`, a diffusers folder or one file, to OUTPUT_DIR/NAME/. Nothing appears under that name until it is whole. */

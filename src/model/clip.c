@@ -251,6 +251,23 @@ static const ay_naming namings_projected[] = {
     {.name = NULL},
 };
 
+/* diffusers before PEFT called the projections as its own attention does; ComfyUI's names of the encoders. */
+#define LORA_ALIASES                                                                                                     \
+    {"*.self_attn.q_proj.*", "*.self_attn.to_q.*", AY_TAKE_ALL, 0}, {"*.self_attn.k_proj.*", "*.self_attn.to_k.*", AY_TAKE_ALL, 0},       \
+        {"*.self_attn.v_proj.*", "*.self_attn.to_v.*", AY_TAKE_ALL, 0}, {"*.self_attn.out_proj.*", "*.self_attn.to_out.*", AY_TAKE_ALL, 0}
+static const ay_alias lora_aliases[] = {
+    LORA_ALIASES,
+    {"*", "clip_l.transformer.*", AY_TAKE_ALL, 0},
+    {"*", "clip_h.transformer.*", AY_TAKE_ALL, 0},
+    {NULL, NULL, AY_TAKE_ALL, 0},
+};
+static const ay_alias lora_aliases_projected[] = {
+    LORA_ALIASES,
+    {"*", "clip_g.transformer.*", AY_TAKE_ALL, 0},
+    {"*", "clip_l.transformer.*", AY_TAKE_ALL, 0},
+    {NULL, NULL, AY_TAKE_ALL, 0},
+};
+
 static const ay_quant_rule quant_keep[] = {
     {"*position_embedding.weight", AY_F16, "small, and added to every token"},
     {"*token_embedding.weight", AY_I8, "a row is a token: nothing averages its error"},
@@ -259,7 +276,7 @@ static const ay_quant_rule quant_keep[] = {
 
 const ay_arch ay_arch_clip_text = {
     .class_name = "CLIPTextModel", .graph_kind = "", .configure = configure, .build = build, .keep = keep, .aliases = aliases, .ignore = ignore,
-    .quant_keep = quant_keep, .namings = namings};
+    .quant_keep = quant_keep, .namings = namings, .lora_aliases = lora_aliases};
 const ay_arch ay_arch_clip_text_projected = {.class_name = "CLIPTextModelWithProjection",
                                              .graph_kind = "",
                                              .configure = configure_projected,
@@ -268,4 +285,5 @@ const ay_arch ay_arch_clip_text_projected = {.class_name = "CLIPTextModelWithPro
                                              .aliases = aliases,
                                              .ignore = ignore,
                                              .quant_keep = quant_keep,
-                                             .namings = namings_projected};
+                                             .namings = namings_projected,
+    .lora_aliases = lora_aliases_projected};

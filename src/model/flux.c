@@ -312,6 +312,23 @@ static const ay_naming namings[] = {
     {.name = NULL},
 };
 
+/* XLabs-AI/x-flux, src/flux/modules/layers.py: adapters are attention processors, 1 of the picture's stream, 2 of the text's. */
+static const ay_alias lora_aliases[] = {
+    {"transformer_blocks.*.attn.to_q.*", "double_blocks.*.processor.qkv_lora1.*", AY_TAKE_PART, 0},
+    {"transformer_blocks.*.attn.to_k.*", "double_blocks.*.processor.qkv_lora1.*", AY_TAKE_PART, 1},
+    {"transformer_blocks.*.attn.to_v.*", "double_blocks.*.processor.qkv_lora1.*", AY_TAKE_PART, 2},
+    {"transformer_blocks.*.attn.add_q_proj.*", "double_blocks.*.processor.qkv_lora2.*", AY_TAKE_PART, 0},
+    {"transformer_blocks.*.attn.add_k_proj.*", "double_blocks.*.processor.qkv_lora2.*", AY_TAKE_PART, 1},
+    {"transformer_blocks.*.attn.add_v_proj.*", "double_blocks.*.processor.qkv_lora2.*", AY_TAKE_PART, 2},
+    {"transformer_blocks.*.attn.to_out.0.*", "double_blocks.*.processor.proj_lora1.*", AY_TAKE_ALL, 0},
+    {"transformer_blocks.*.attn.to_add_out.*", "double_blocks.*.processor.proj_lora2.*", AY_TAKE_ALL, 0},
+    {"single_transformer_blocks.*.attn.to_q.*", "single_blocks.*.processor.qkv.*", AY_TAKE_PART, 0},
+    {"single_transformer_blocks.*.attn.to_k.*", "single_blocks.*.processor.qkv.*", AY_TAKE_PART, 1},
+    {"single_transformer_blocks.*.attn.to_v.*", "single_blocks.*.processor.qkv.*", AY_TAKE_PART, 2},
+    {"single_transformer_blocks.*.proj_out.*", "single_blocks.*.processor.proj.*", AY_TAKE_ALL, 0},
+    {NULL, NULL, AY_TAKE_ALL, 0},
+};
+
 static const char *const f32_inputs[] = {"timestep", "guidance", "img_ids", "txt_ids", NULL};
 
 const ay_arch ay_arch_flux = {
@@ -323,4 +340,5 @@ const ay_arch ay_arch_flux = {
     .f32_inputs = f32_inputs,
     .quant_keep = quant_keep,
     .namings = namings,
+    .lora_aliases = lora_aliases,
 };

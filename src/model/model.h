@@ -107,6 +107,7 @@ struct ay_arch {
     const char *const *ignore;     /* glob patterns of checkpoint tensors that are rightly unused */
     const ay_quant_rule *quant_keep; /* may be NULL */
     const ay_naming *namings; /* how others write its checkpoints; name NULL ends; may be NULL */
+    const ay_alias *lora_aliases; /* names that only trainers of adapters give its layers; name NULL ends; may be NULL */
 };
 
 /** The architecture of a class (and kind), or NULL. */

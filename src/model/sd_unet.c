@@ -372,6 +372,16 @@ static const ay_keep_rule keep[] = {
     {NULL, AY_OP_COUNT, AY_NONE, NULL},
 };
 
+/* diffusers before PEFT named adapters after attention processors. */
+static const ay_alias lora_aliases[] = {
+    {"*.to_q.*", "*.processor.to_q.*", AY_TAKE_ALL, 0},
+    {"*.to_k.*", "*.processor.to_k.*", AY_TAKE_ALL, 0},
+    {"*.to_v.*", "*.processor.to_v.*", AY_TAKE_ALL, 0},
+    {"*.to_out.0.*", "*.processor.to_out.*", AY_TAKE_ALL, 0},
+    {"*.to_out.0.*", "*.to_out.*", AY_TAKE_ALL, 0},
+    {NULL, NULL, AY_TAKE_ALL, 0},
+};
+
 static const char *const f32_inputs[] = {"timestep", "time_ids", NULL};
 
 const ay_arch ay_arch_sd_unet = {
@@ -382,4 +392,5 @@ const ay_arch ay_arch_sd_unet = {
     .keep = keep,
     .f32_inputs = f32_inputs,
     .namings = ay_sd_unet_namings,
+    .lora_aliases = lora_aliases,
 };

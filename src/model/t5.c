@@ -212,6 +212,9 @@ static const ay_naming namings[] = {
     {.name = NULL},
 };
 
+/* ComfyUI's name of the encoder. */
+static const ay_alias lora_aliases[] = {{"*", "t5xxl.transformer.*", AY_TAKE_ALL, 0}, {NULL, NULL, AY_TAKE_ALL, 0}};
+
 static const ay_quant_rule quant_keep[] = {
     {"*relative_attention_bias.weight", AY_F16, "added to every attention logit of every layer"},
     {"shared.weight", AY_I8, "a row is a token: nothing averages its error"},
@@ -219,4 +222,4 @@ static const ay_quant_rule quant_keep[] = {
 };
 
 const ay_arch ay_arch_t5_encoder = {
-    .class_name = "T5EncoderModel", .graph_kind = "", .configure = configure, .build = build, .keep = keep, .aliases = aliases, .ignore = ignore, .quant_keep = quant_keep, .namings = namings};
+    .class_name = "T5EncoderModel", .graph_kind = "", .configure = configure, .build = build, .keep = keep, .aliases = aliases, .ignore = ignore, .quant_keep = quant_keep, .namings = namings, .lora_aliases = lora_aliases};

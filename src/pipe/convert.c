@@ -18,6 +18,7 @@ typedef struct conversion {
     const alloy_convert_options *o;
     ay_model *m;
     ay_source *sources[AY_MAX_PARTS];
+    ay_loras *loras; /* NULL: none */
     json_t *configs[AY_MAX_PARTS + 2]; /* what the parts borrow; then the scheduler's, and model_index.json */
     ay_graph *graphs[AY_MAX_PARTS];
     char *partial, *final;
@@ -226,6 +227,18 @@ static alloy_status open_part(conversion *v, const ay_model_part *p, ay_source *
     return ALLOY_OK;
 }
 
+/* What --lora names, found among the parts that are converted. */
+static alloy_status bake_loras(conversion *v) {
+    if (v->o->num_loras < 1) return ALLOY_OK;
+    AY_TRY(ay_loras_open(v->cx, v->o->loras, v->o->num_loras, &v->loras));
+    for (int i = 0; i < v->m->n_parts; i++) {
+        const ay_model_part *p = &v->m->parts[i];
+        if (v->graphs[i]) AY_TRY(ay_loras_attach(v->cx, v->loras, v->sources[i], p->arch, p->cfg, p->row->folder, v->graphs[i]));
+        else ay_loras_leave_out(v->loras, p->row->folder);
+    }
+    return ay_loras_report(v->cx, v->loras);
+}
+
 /* Graphs for the sizes asked for, each checked against its tensors. */
 static alloy_status build_parts(conversion *v) {
     ay_ctx *cx = v->cx;
@@ -238,6 +251,7 @@ static alloy_status build_parts(conversion *v) {
         AY_TRY(ay_part_graph(cx, p, &p->sizes, m->precision, v->sources[i], &v->graphs[i]));
         AY_TRY(ay_part_quant_plan(cx, m->arena, v->kind, p->arch, v->graphs[i], &v->quant[i]));
     }
+    AY_TRY(bake_loras(v));
     if (v->o->size_limit) AY_TRY(fit(v));
     for (int i = 0; i < m->n_parts; i++) {
         const ay_model_part *p = &m->parts[i];
@@ -359,6 +373,7 @@ static alloy_status write_manifest(conversion *v, json_t *components, json_t *pr
     if (st == ALLOY_OK) {
         json_object_set_new(j, "source", ay_json_text(ay_path_base(v->source)));
         if (v->o->base) json_object_set_new(j, "base", ay_json_text(ay_path_base(v->o->base)));
+        if (v->loras) json_object_set_new(j, "loras", ay_loras_json(v->loras));
         st = errno == ENOMEM ? ay_nomem(v->cx) : ay_json_write(v->cx, path, j);
     }
     json_decref(j);
@@ -561,10 +576,12 @@ alloy_status ay_convert(ay_ctx *cx, const char *source, const alloy_convert_opti
         json_t *j = json_pack("{s:o, s:s, s:s, s:i, s:i, s:i}", "path", ay_json_text(v.final), "type", v.m->row->type, "quantization",
                               v.quantization, "width", v.m->width, "height", v.m->height, "text_length",
                               v.m->text_length);
+        if (v.loras) json_object_set_new(j, "loras", ay_loras_json(v.loras));
         *o.report = j ? json_dumps(j, JSON_INDENT(2)) : NULL;
         json_decref(j);
         if (!*o.report) st = ay_nomem(cx);
     }
+    ay_loras_close(&v.loras);
     ay_model_close(&v.m);
     return st;
 }

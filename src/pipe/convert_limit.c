@@ -62,6 +62,21 @@ static alloy_status measure(ay_ctx *cx, const ay_quant_record *r, ay_quant_kind 
     return ALLOY_OK;
 }
 
+static alloy_status measure_steps(ay_part_quant *q, ay_quant_record *r, const sample *s, item *it) {
+    int64_t count = ay_type_count(&r->type);
+    for (int k = 0; k < STEPS; k++) {
+        ay_quant_record step = *r;
+        ay_part_quant_set(q, &step, ladder[r->kind][k]);
+        it->kind[it->n] = ladder[r->kind][k];
+        it->bytes[it->n] = ay_quant_record_bytes(&step);
+        AY_TRY(measure(q->cx, r, it->kind[it->n], s, &it->error[it->n]));
+        it->error[it->n] *= (double)count;
+        it->n++;
+        if (ladder[r->kind][k] == AY_QUANT_NONE) break;
+    }
+    return ALLOY_OK;
+}
+
 static alloy_status make_item(ay_part_quant *q, ay_quant_record *r, const ay_source *from, const ay_arch *arch, item *it) {
     sample s = {.rows = 0};
     if (!ay_source_find(from, arch, r->name, &r->type, &s.from)) return ay_fail(q->cx, ALLOY_E_MISMATCH, "no tensor \"%s\"", r->name);
@@ -70,18 +85,11 @@ static alloy_status make_item(ay_part_quant *q, ay_quant_record *r, const ay_sou
     s.every = rows / s.rows;
     s.row_len = count / rows;
     *it = (item){.record = r};
-    for (int k = 0; k < STEPS; k++) {
-        ay_quant_record step = *r;
-        ay_part_quant_set(q, &step, ladder[r->kind][k]);
-        it->kind[it->n] = ladder[r->kind][k];
-        it->bytes[it->n] = ay_quant_record_bytes(&step);
-        AY_TRY(measure(q->cx, r, it->kind[it->n], &s, &it->error[it->n]));
-        it->error[it->n] *= (double)count;
-        it->n++;
-        if (ladder[r->kind][k] == AY_QUANT_NONE) break;
-    }
+    alloy_status st = ay_origin_begin(q->cx, &s.from);
+    if (st == ALLOY_OK) st = measure_steps(q, r, &s, it);
+    ay_origin_end(&s.from);
     ay_origin_drop(&s.from, 0, count);
-    return ay_check_stop(q->cx);
+    return st == ALLOY_OK ? ay_check_stop(q->cx) : st;
 }
 
 /* The best step from where the item is, in error taken off for each byte; 0: none that fits. */

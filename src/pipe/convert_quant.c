@@ -163,8 +163,9 @@ static alloy_status quantize(ay_part_quant *q, rows_of *r, const ay_quant_record
     ay_quant_rows rows = {read_rows, rows_passed, r};
     ay_quantized_free(&q->parts);
     q->at = NULL;
-    alloy_status st = ay_quantize(q->cx, record->name, &record->weight, record->factors != NULL, &rows, put_data, r,
-                                  &q->parts);
+    alloy_status st = ay_origin_begin(q->cx, &r->from);
+    if (st == ALLOY_OK) st = ay_quantize(q->cx, record->name, &record->weight, record->factors != NULL, &rows, put_data, r, &q->parts);
+    ay_origin_end(&r->from);
     if (st != ALLOY_OK) {
         if (st != ALLOY_E_CANCELLED) ay_fail_prefix(q->cx, "%s: ", r->from.file->path);
         return st;

@@ -18,6 +18,7 @@
 #include "cpu/cpu.h"
 #include "io/io.h"
 #include "model/model.h"
+#include "source/lora.h"
 #include "source/source.h"
 #include "token/token.h"
 

@@ -3,6 +3,7 @@
  * Where the numbers of one parameter come from, and those numbers: slices, swapped halves and transposes of a file's tensors,
  * read where they lie in the map.
  */
+#include "source/lora.h"
 #include "source/source_internal.h"
 
 #include "base/half.h"
@@ -151,9 +152,12 @@ bool ay_source_find(const ay_source *s, const ay_arch *arch, const char *name, c
         out->fits = make_views(type, &r, out) && find_scales(s, out);
         if (!out->fits) out->n = 0;
         for (int i = 0; i < out->n; i++) out->view[i].dense = is_dense(&out->view[i]);
+        out->lora = ay_lora_find(s->lora, name);
         return true;
     }
-    return find_identity(s, name, type, out);
+    if (!find_identity(s, name, type, out)) return false;
+    out->lora = ay_lora_find(s->lora, name);
+    return true;
 }
 
 /* ---- numbers --------------------------------------------------------------------------------------------------------- */
@@ -192,7 +196,7 @@ static void read_strided(const ay_origin *o, const ay_view *v, int64_t begin, in
     }
 }
 
-void ay_origin_read(const ay_origin *o, int64_t begin, int64_t count, float *out) {
+static void read_views(const ay_origin *o, int64_t begin, int64_t count, float *out) {
     for (int64_t i = 0; o->identity && i < count; i++) out[i] = (begin + i) % (o->type.dim[1] + 1) == 0 ? 1.0f : 0.0f;
     for (int i = 0; i < o->n && count > 0; i++) {
         const ay_view *v = &o->view[i];
@@ -206,6 +210,17 @@ void ay_origin_read(const ay_origin *o, int64_t begin, int64_t count, float *out
         }
         begin -= all;
     }
+}
+
+void ay_origin_read(const ay_origin *o, int64_t begin, int64_t count, float *out) {
+    read_views(o, begin, count, out);
+    if (o->lora) ay_lora_apply(o->lora, begin, count, out);
+}
+
+alloy_status ay_origin_begin(ay_ctx *cx, const ay_origin *o) { return o->lora ? ay_lora_prepare(cx, o->lora) : ALLOY_OK; }
+
+void ay_origin_end(const ay_origin *o) {
+    if (o->lora) ay_lora_release(o->lora);
 }
 
 uint64_t ay_origin_bytes(const ay_origin *o, int64_t begin, int64_t end) {
@@ -301,9 +316,14 @@ static alloy_status stream_view(ay_ctx *cx, const ay_origin *o, const ay_view *v
 }
 
 alloy_status ay_origin_stream(ay_ctx *cx, const ay_origin *o, ay_dtype dtype, ay_put_fn put, void *user, uint64_t *done) {
-    bool as_it_is = o->found.dtype == dtype && !o->tensor->block && !o->n_scales && !o->identity;
+    bool as_it_is = o->found.dtype == dtype && !o->tensor->block && !o->n_scales && !o->identity && !o->lora;
     for (int i = 0; i < o->n; i++) as_it_is &= o->view[i].dense;
-    if (!as_it_is) return stream_converted(cx, o, dtype, put, user, done);
+    if (!as_it_is) {
+        alloy_status st = ay_origin_begin(cx, o);
+        if (st == ALLOY_OK) st = stream_converted(cx, o, dtype, put, user, done);
+        ay_origin_end(o);
+        return st;
+    }
     for (int i = 0; i < o->n; i++) AY_TRY(stream_view(cx, o, &o->view[i], put, user, done));
     return ALLOY_OK;
 }

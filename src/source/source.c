@@ -2,6 +2,7 @@
  *
  * Which files a source is, which of their tensors it looks at, and whether they are what the graph asks for.
  */
+#include "source/lora.h"
 #include "source/source_internal.h"
 
 #include "base/sha256.h"
@@ -162,6 +163,8 @@ void ay_source_close(ay_source **s) {
     *s = NULL;
 }
 
+void ay_source_adapt(ay_source *s, const ay_lora_part *p) { s->lora = p; }
+
 typedef struct sums {
     int64_t count, params;
     uint64_t bytes;
@@ -197,6 +200,7 @@ void ay_source_hash(const ay_source *s, char hex[65]) {
         ay_sha256_add(&h, &size, sizeof size);
         ay_sha256_add(&h, f->map.data + f->header_at, f->header_bytes);
     }
+    if (s->lora) ay_sha256_add(&h, ay_lora_stamp(s->lora), 64);
     uint8_t digest[32];
     ay_sha256_end(&h, digest);
     for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);

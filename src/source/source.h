@@ -6,6 +6,7 @@
  *   source.c   which files, which of their tensors; the check of a whole graph against them
  *   origin.c   where the numbers of one parameter come from, and those numbers
  *   scaled.c   weights with factors beside them
+ *   lora*.c    adapters that change them (lora.h)
  */
 #ifndef AY_SOURCE_H
 #define AY_SOURCE_H
@@ -67,10 +68,14 @@ typedef struct ay_origin {
     const ay_st_tensor *scales; /* float32 factors of the tensor's rows */
     int64_t n_scales;           /* 0: none; 1: one for all */
     bool identity;              /* the identity matrix, which the checkpoint leaves out; there are no views */
+    struct ay_lora_param *lora; /* adapters that change the numbers, or NULL */
 } ay_origin;
 
 /** The origin of a PARAM of this name and shape; false if there is no tensor for it. After ay_source_check() each fits. */
 bool ay_source_find(const ay_source *s, const ay_arch *arch, const char *name, const ay_type *type, ay_origin *out);
+/** Makes what is read ready, where adapters change it; once before and once after all reading. ay_origin_stream() does it. */
+alloy_status ay_origin_begin(ay_ctx *cx, const ay_origin *o);
+void ay_origin_end(const ay_origin *o);
 /** Elements [begin, begin + count) as float32. Any thread. */
 void ay_origin_read(const ay_origin *o, int64_t begin, int64_t count, float *out);
 /** Bytes of elements [begin, end) in the file (as near as blocks allow), and telling the system that they are done with. */

@@ -17,6 +17,7 @@ struct ay_source {
     bool scaled; /* some weight of these files has factors beside it */
     const ay_naming *naming;
     const void *cfg;
+    const struct ay_lora_part *lora; /* adapters of this component, or NULL */
 };
 
 /** Whether the name is of what belongs to a scaled weight, or to how it was quantised: no parameter of its own. */
