@@ -83,14 +83,20 @@ static ay_val atanh_of(ay_mop *o) {
     return mul_number(o, ay_unary(G, AY_OP_LOG, ay_div(G, add_number(o, x, 1), minus)), 0.5);
 }
 
+/* A number that goes with x: coremltools leaves some of them float32 beside a float16 x. */
+static ay_val beside(ay_mop *o, const char *key, ay_val x) {
+    ay_val v = ay_mnode(o, key);
+    return ay_mbad(o) ? AY_NO_VALUE : ay_cast(G, v, ay_mtype(o, x)->dtype);
+}
+
 static ay_val clip(ay_mop *o) {
     ay_val x = ay_mnode(o, "x");
-    ay_val alpha = ay_mnode(o, "alpha"), beta = ay_mnode(o, "beta");
+    ay_val alpha = beside(o, "alpha", x), beta = beside(o, "beta", x);
     return ay_binary(G, AY_OP_MIN, ay_binary(G, AY_OP_MAX, x, alpha), beta);
 }
 
 static ay_val threshold(ay_mop *o) {
-    ay_val x = ay_mnode(o, "x"), alpha = ay_mnode(o, "alpha");
+    ay_val x = ay_mnode(o, "x"), alpha = beside(o, "alpha", x);
     return ay_binary(G, AY_OP_MAX, x, alpha);
 }
 
@@ -118,7 +124,7 @@ static ay_val softplus(ay_mop *o) { return softplus_of(o, ay_mnode(o, "x")); }
 
 /* a per-channel parameter [C] that broadcasts along axis 1 of x */
 static ay_val channelwise(ay_mop *o, const char *key, ay_val x) {
-    ay_val v = ay_mnode(o, key);
+    ay_val v = beside(o, key, x);
     if (ay_mbad(o)) return AY_NO_VALUE;
     const ay_type *t = ay_mtype(o, x), *vt = ay_mtype(o, v);
     if (t->rank < 2 || vt->rank != 1 || vt->dim[0] != t->dim[1])
@@ -138,36 +144,36 @@ static ay_val softsign(ay_mop *o) {
 
 /* max(x, 0) + alpha * min(x, 0): leaky_relu (alpha a number) and prelu (alpha per channel) */
 static ay_val leaky(ay_mop *o) {
-    ay_val x = ay_mnode(o, "x"), alpha = o->row->arg ? channelwise(o, "alpha", x) : ay_mnode(o, "alpha");
+    ay_val x = ay_mnode(o, "x"), alpha = o->row->arg ? channelwise(o, "alpha", x) : beside(o, "alpha", x);
     return ay_add(G, at_least(o, x, 0), ay_mul(G, at_most(o, x, 0), alpha));
 }
 
 static ay_val clamped_relu(ay_mop *o) {
-    ay_val x = ay_mnode(o, "x"), beta = ay_mnode(o, "beta");
+    ay_val x = ay_mnode(o, "x"), beta = beside(o, "beta", x);
     ay_val up = ay_binary(G, AY_OP_MIN, at_least(o, x, 0), beta);
-    return ay_add(G, up, ay_binary(G, AY_OP_MIN, ay_mul(G, at_most(o, x, 0), ay_mnode(o, "alpha")), beta));
+    return ay_add(G, up, ay_binary(G, AY_OP_MIN, ay_mul(G, at_most(o, x, 0), beside(o, "alpha", x)), beta));
 }
 
 /* max(x, 0) + alpha * (e^min(x, 0) - 1) */
 static ay_val elu(ay_mop *o) {
     ay_val x = ay_mnode(o, "x"), e = add_number(o, ay_unary(G, AY_OP_EXP, at_most(o, x, 0)), -1);
-    return ay_add(G, at_least(o, x, 0), ay_mul(G, e, ay_mnode(o, "alpha")));
+    return ay_add(G, at_least(o, x, 0), ay_mul(G, e, beside(o, "alpha", x)));
 }
 
 static ay_val thresholded_relu(ay_mop *o) {
     ay_val x = ay_mnode(o, "x");
-    return ay_where(G, ay_binary(G, AY_OP_GE, x, ay_mnode(o, "alpha")), x, scalar_like(o, x, 0));
+    return ay_where(G, ay_binary(G, AY_OP_GE, x, beside(o, "alpha", x)), x, scalar_like(o, x, 0));
 }
 
 /* linear_activation x * alpha + beta; sigmoid_hard clamps it to [0, 1] */
 static ay_val linear_activation(ay_mop *o) {
-    ay_val x = ay_mnode(o, "x"), y = ay_add(G, ay_mul(G, x, ay_mnode(o, "alpha")), ay_mnode(o, "beta"));
+    ay_val x = ay_mnode(o, "x"), y = ay_add(G, ay_mul(G, x, beside(o, "alpha", x)), beside(o, "beta", x));
     return o->row->arg ? at_most(o, at_least(o, y, 0), 1) : y;
 }
 
 static ay_val scaled_tanh(ay_mop *o) {
-    ay_val x = ay_mnode(o, "x"), beta = ay_mnode(o, "beta");
-    return ay_mul(G, ay_unary(G, AY_OP_TANH, ay_mul(G, x, beta)), ay_mnode(o, "alpha"));
+    ay_val x = ay_mnode(o, "x"), beta = beside(o, "beta", x);
+    return ay_mul(G, ay_unary(G, AY_OP_TANH, ay_mul(G, x, beta)), beside(o, "alpha", x));
 }
 
 static ay_val cast(ay_mop *o) {

@@ -144,6 +144,8 @@ static const struct {
     {AY_OP_MUL, ay_raise_layer_norm},  {AY_OP_MUL, ay_raise_rms_norm},     {AY_OP_MUL, ay_raise_norm_weight},
     {AY_OP_ADD, ay_raise_norm_bias},   {AY_OP_ADD, ay_raise_rope},         {AY_OP_ADD, ay_raise_linear_bias},
     {AY_OP_CAST, ay_raise_norm_cast},  {AY_OP_MATMUL, ay_raise_sdpa},      {AY_OP_MATMUL, ay_raise_linear},
+    {AY_OP_MUL, ay_raise_sink_permute}, {AY_OP_SOFTMAX, ay_raise_sink_permute}, {AY_OP_PERMUTE, ay_raise_permute},
+    {AY_OP_SDPA, ay_raise_sdpa_scale},
     {AY_OP_RESHAPE, ay_raise_group_norm}, {AY_OP_RESHAPE, ay_raise_upsample}, {AY_OP_RESHAPE, ay_raise_linear_shape},
 };
 

@@ -55,6 +55,10 @@ ay_val ay_raise_linear(ay_graph *g, ay_val v);
 ay_val ay_raise_linear_bias(ay_graph *g, ay_val v);
 ay_val ay_raise_linear_shape(ay_graph *g, ay_val v); /* a linear of one row, reshaped around */
 ay_val ay_raise_rope(ay_graph *g, ay_val v);
+/* raise_sdpa.c */
+ay_val ay_raise_permute(ay_graph *g, ay_val v);      /* permute(permute(x)) */
+ay_val ay_raise_sink_permute(ay_graph *g, ay_val v); /* scaling and softmax of permuted scores, permuted afterwards */
 ay_val ay_raise_sdpa(ay_graph *g, ay_val v);
+ay_val ay_raise_sdpa_scale(ay_graph *g, ay_val v);   /* of a q or k that was scaled before */
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Patterns around attention: linear layers, rotary embedding in both forms, scaled dot product attention.
+ * Patterns around attention: linear layers, rotary embedding in both forms. Attention itself is in raise_sdpa.c.
  */
 #include "pass/raise.h"
 
@@ -109,63 +109,4 @@ ay_val ay_raise_rope(ay_graph *g, ay_val v) {
         return ay_raise_emit(g, v, AY_OP_ROPE, (ay_val[]){x, cos, sin}, 3, &(ay_attr){.rope = {interleaved}});
     }
     return AY_NO_VALUE;
-}
-
-/* ---- attention ----------------------------------------------------------------------------------------------------- */
-
-static ay_val unscaled(const ay_graph *g, ay_val v, double *scale) {
-    double c;
-    ay_val x;
-    while (ay_raise_by_const(g, v, AY_OP_MUL, &x, &c)) {
-        *scale *= c;
-        v = x;
-    }
-    return v;
-}
-
-/* k^T: k of the product, whether it transposes itself or reads a permute that swaps the last two dims. */
-static ay_val key_of(const ay_graph *g, ay_val product) {
-    ay_val k = ay_arg(g, product, 1);
-    if (g->nodes[product].attr.matmul.tb) return k;
-    int rank = ay_type_of(g, k)->rank;
-    if (!ay_is(g, k, AY_OP_PERMUTE)) return AY_NO_VALUE;
-    for (int i = 0; i < rank; i++) {
-        int want = i == rank - 1 ? rank - 2 : i == rank - 2 ? rank - 1 : i;
-        if (g->nodes[k].attr.permute.perm[i] != want) return AY_NO_VALUE;
-    }
-    return ay_arg(g, k, 0);
-}
-
-/* logits = [mask over] [scale *] q k^T */
-static bool split_logits(const ay_graph *g, ay_val v, ay_val *product, ay_val *mask, double *scale) {
-    double c;
-    *mask = AY_NO_VALUE;
-    *product = unscaled(g, v, scale);
-    if (ay_is(g, *product, AY_OP_MATMUL)) return true;
-    *scale = 1;
-    if (ay_is(g, v, AY_OP_WHERE)) {
-        if (!ay_raise_scalar(g, ay_arg(g, v, 2), &c) || c > -1e4) return false;
-        *mask = ay_arg(g, v, 0);
-        *product = unscaled(g, ay_arg(g, v, 1), scale);
-        return ay_is(g, *product, AY_OP_MATMUL);
-    }
-    for (int i = 0; ay_is(g, v, AY_OP_ADD) && i < 2; i++) {
-        *scale = 1;
-        *mask = ay_arg(g, v, 1 - i);
-        *product = unscaled(g, ay_arg(g, v, i), scale);
-        if (ay_is(g, *product, AY_OP_MATMUL)) return true;
-    }
-    return false;
-}
-
-ay_val ay_raise_sdpa(ay_graph *g, ay_val v) {
-    ay_val p = ay_arg(g, v, 0), product, mask;
-    double scale = 1;
-    if (g->nodes[v].attr.matmul.ta || g->nodes[v].attr.matmul.tb || !ay_is(g, p, AY_OP_SOFTMAX)) return AY_NO_VALUE;
-    if (g->nodes[p].attr.axis != ay_type_of(g, p)->rank - 1) return AY_NO_VALUE;
-    if (!split_logits(g, ay_arg(g, p, 0), &product, &mask, &scale) || g->nodes[product].attr.matmul.ta) return AY_NO_VALUE;
-    ay_val k = key_of(g, product);
-    if (k == AY_NO_VALUE) return AY_NO_VALUE;
-    ay_val in[4] = {unscaled(g, ay_arg(g, product, 0), &scale), unscaled(g, k, &scale), ay_arg(g, v, 1), mask};
-    return ay_raise_emit(g, v, AY_OP_SDPA, in, mask == AY_NO_VALUE ? 3 : 4, &(ay_attr){.sdpa = {scale}});
 }

@@ -7,8 +7,28 @@
 
 #include <string.h>
 
+/* x / (sqrt(mean((x / m)^2) + eps) * m), as coremltools writes torch's rms_norm so that half's range is kept with m = max |x|:
+ * the norm of x / m */
+static ay_val scaled_rms_norm(ay_graph *g, ay_val v) {
+    if (!ay_is(g, v, AY_OP_DIV) || !ay_is(g, ay_arg(g, v, 1), AY_OP_MUL)) return AY_NO_VALUE;
+    ay_val product = ay_arg(g, v, 1);
+    for (int i = 0; i < 2; i++) {
+        ay_val root = ay_arg(g, product, i), m = ay_arg(g, product, 1 - i), w, square, y;
+        double eps;
+        const ay_attr *over;
+        if (!ay_is(g, root, AY_OP_SQRT) || !ay_raise_by_const(g, ay_arg(g, root, 0), AY_OP_ADD, &w, &eps) || eps < 0) continue;
+        if (!ay_raise_mean(g, w, &square, &over) || !ay_raise_square(g, square, &y) || !ay_is(g, y, AY_OP_DIV)) continue;
+        if (ay_arg(g, y, 0) != ay_arg(g, v, 0) || ay_arg(g, y, 1) != m) continue;
+        if (over->reduce.n != 1 || over->reduce.axes[0] != ay_type_of(g, y)->rank - 1) continue;
+        return ay_raise_emit(g, v, AY_OP_RMS_NORM, &y, 1, &(ay_attr){.norm = {.eps = eps}});
+    }
+    return AY_NO_VALUE;
+}
+
 /* x / sqrt(mean(x^2) + eps) over the last dim */
 ay_val ay_raise_rms_norm(ay_graph *g, ay_val v) {
+    ay_val scaled = scaled_rms_norm(g, v);
+    if (scaled != AY_NO_VALUE) return scaled;
     for (int which = 0; which < 2; which++) {
         ay_val x, w, square, y;
         double eps;
