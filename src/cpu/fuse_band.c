@@ -12,9 +12,9 @@
  */
 #include "cpu/plan.h"
 
-static bool large(const ay_plan *pl, ay_val v) {
+static bool large(const ay_plan *pl, ay_val v, size_t from) {
     const ay_type *t = ay_type_of(pl->g, v);
-    return t->rank == 4 && ay_kind_of(t->dtype) == AY_KIND_F32 && (size_t)ay_type_count(t) * 4 >= pl->band_from;
+    return t->rank == 4 && ay_kind_of(t->dtype) == AY_KIND_F32 && (size_t)ay_type_count(t) * 4 >= from;
 }
 
 /* Two spatial dims, all channels in one group, a stored weight. */
@@ -81,8 +81,10 @@ static alloy_status try_band(ay_plan *pl, ay_val v) {
     const ay_node *n = ay_plan_node(pl, v);
     ay_val anchor, made = n->in[0], result = result_of(pl, v);
     ay_act act;
-    if (result == AY_NO_VALUE || !fits(pl, n) || !large(pl, made) || !only_mine(pl, made) || !maker(pl, made, &anchor, &act))
-        return ALLOY_OK;
+    if (result == AY_NO_VALUE || !fits(pl, n) || !only_mine(pl, made) || !maker(pl, made, &anchor, &act)) return ALLOY_OK;
+    enum { UP_FROM = 256 << 10 }; /* an upsampled picture is worth not writing sooner than a normalised one */
+    bool up = ay_plan_node(pl, anchor)->op == AY_OP_UPSAMPLE && pl->band_from != SIZE_MAX;
+    if (!large(pl, made, up && pl->band_from > UP_FROM ? UP_FROM : pl->band_from)) return ALLOY_OK;
     ay_fused *f = fused_of(pl, result);
     if (!f) return ay_nomem(pl->cx);
     f->before = anchor;
@@ -115,7 +117,7 @@ static void turn_round(ay_plan *pl, ay_val v) {
 
 alloy_status ay_plan_fuse_bands(ay_plan *pl) {
     for (ay_val v = 0; v < pl->g->n_nodes; v++)
-        if (large(pl, v)) turn_round(pl, v);
+        if (large(pl, v, pl->band_from)) turn_round(pl, v);
     for (ay_val v = 0; v < pl->g->n_nodes; v++)
         if (ay_plan_node(pl, v)->op == AY_OP_CONV) AY_TRY(try_band(pl, v));
     return ALLOY_OK;

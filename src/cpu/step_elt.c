@@ -88,14 +88,22 @@ alloy_status ay_build_binary(ay_plan *pl, const ay_fused *f) {
 
 typedef struct gated_args {
     ay_act act;
-    int64_t n;
+    int64_t n, rows, ldx, ldy; /* rows 0: all in one run */
     ay_ref x, y, out;
 } gated_args;
 
 static alloy_status run_gated(ay_run *r, const ay_step *s) {
     const gated_args *g = s->args;
-    ay_gated_run(&r->ex, g->act, g->n, ay_at(r, g->x), ay_at(r, g->y), ay_at(r, g->out));
+    if (g->rows)
+        ay_gated_rows_run(&r->ex, g->act, g->rows, g->n, ay_at(r, g->x), g->ldx, ay_at(r, g->y), g->ldy, ay_at(r, g->out));
+    else ay_gated_run(&r->ex, g->act, g->n, ay_at(r, g->x), ay_at(r, g->y), ay_at(r, g->out));
     return ALLOY_OK;
+}
+
+/* Rows along the last dim, evenly apart. */
+static bool as_rows(const ay_view *v, int64_t *rows, int64_t *ld) {
+    int last = v->rank - 1;
+    return last >= 1 && v->stride[last] == 1 && ay_view_merge(v, 0, last, rows, ld);
 }
 
 alloy_status ay_build_gated(ay_plan *pl, const ay_fused *f) {
@@ -104,21 +112,24 @@ alloy_status ay_build_gated(ay_plan *pl, const ay_fused *f) {
     AY_TRY(ay_plan_view(pl, n->in[0], &x));
     AY_TRY(ay_plan_view(pl, f->gate, &y));
     AY_TRY(ay_plan_out(pl, f, &out));
-    if (!ay_view_is_dense(&x) || !ay_view_is_dense(&y) || !ay_view_is_dense(&out)) { /* halves of one product: two steps */
+    gated_args g = {.act = f->act, .n = ay_view_count(&out)};
+    bool whole = ay_view_is_dense(&x) && ay_view_is_dense(&y) && ay_view_is_dense(&out);
+    if (!whole && as_rows(&x, &g.rows, &g.ldx) && as_rows(&y, &g.rows, &g.ldy) && ay_view_is_dense(&out)) {
+        g.n = out.dim[out.rank - 1]; /* halves of one product */
+    } else if (!whole) {
         ay_view mid;
         AY_TRY(ay_plan_new(pl, AY_KIND_F32, x.rank, x.dim, &mid));
         AY_TRY(add_elt(pl, (ay_elt)elt_of(n), &x, NULL, &mid));
         return add_elt(pl, AY_ELT_MUL, &mid, &y, &out);
     }
-    gated_args g = {.act = f->act, .n = ay_view_count(&out)};
     ay_step *s = ay_step_add(pl, run_gated, &g, sizeof g);
     if (!s) return ay_nomem(pl->cx);
     gated_args *kept = (gated_args *)s->args;
-    kept->x = ay_step_read_inplace(s, &x);
-    kept->y = ay_step_read_inplace(s, &y);
+    kept->x = whole ? ay_step_read_inplace(s, &x) : ay_step_read(s, &x);
+    kept->y = whole ? ay_step_read_inplace(s, &y) : ay_step_read(s, &y);
     kept->out = ay_step_write(s, &out);
-    s->bytes = 12.0 * (double)g.n;
-    ay_step_what(pl, s, "%s * y x%lld", s->what, (long long)g.n);
+    s->bytes = 12.0 * (double)ay_view_count(&out);
+    ay_step_what(pl, s, "%s * y x%lld", s->what, (long long)ay_view_count(&out));
     return ALLOY_OK;
 }
 

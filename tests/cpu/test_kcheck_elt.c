@@ -237,11 +237,28 @@ static void copy_case(void) {
     kc_done();
 }
 
+/* Rows with room between them, as the halves of a product's result are: the same numbers as each row by itself. */
+static void gated_rows_case(ay_isa isa) {
+    int64_t rows = kc_between(1, 90), n = kc_between(1, 300), ldx = n + kc_between(0, 40), ldy = n + kc_between(0, 40);
+    ay_act act = (ay_act)kc_between(0, AY_ACT_TANH);
+    float *x = kc_matrix(1, (rows - 1) * ldx + n, (rows - 1) * ldx + n, false), *want = kc_floats(rows * n);
+    float *y = kc_matrix(1, (rows - 1) * ldy + n, (rows - 1) * ldy + n, false);
+    for (int64_t r = 0; r < rows; r++) ay_elt_pick(isa)->gated(act, n, x + r * ldx, y + r * ldy, want + r * n);
+    for (int t = 1; t <= KC_THREADS; t++) {
+        float *got = kc_floats(rows * n);
+        ay_exec ex = {.pool = kc.pool[t], .isa = isa};
+        ay_gated_rows_run(&ex, act, rows, n, x, ldx, y, ldy, got);
+        kc_same("gated rows", isa, t, want, got, rows * n);
+    }
+    kc_done();
+}
+
 static void test_drivers(void **state) {
     ay_isa levels[AY_ISA_COUNT];
     int n = kc_levels(levels);
     for (int i = 0; i < 300; i++) broadcast_case(levels[i % n]);
     for (int i = 0; i < 500; i++) copy_case();
+    for (int i = 0; i < 60; i++) gated_rows_case(levels[i % n]);
 }
 
 int main(void) {

@@ -62,6 +62,13 @@ static double component_error(ay_test *t, ay_component *c, const ay_safetensors 
     return worst;
 }
 
+static int steps_of(const ay_component *c) {
+    json_t *rows = ay_component_profile(c);
+    int n = (int)json_array_size(rows);
+    json_decref(rows);
+    return n;
+}
+
 void ay_check_components(ay_test *t, const ay_flux_case *c, const char *quantization, const char *target, bool emulate,
                          double bound) {
     const char *dir = ay_flux_convert(t, c, quantization, target);
@@ -81,6 +88,9 @@ void ay_check_components(ay_test *t, const ay_flux_case *c, const char *quantiza
         print_message("%s %-8s %s%s %-12s error %.2e, program against graph %.2e\n", c->name, quantization, target,
                       emulate ? " emulated" : "", package, e, same);
         assert_true(e <= bound);
+        /* raised, the package's own program is the same steps; on top only what makes token ids count from the end */
+        int extra = steps_of(own) - steps_of(anew);
+        if (!emulate && (extra < -8 || extra > 8)) fail_msg("%s: %d steps more from the package's own program", package, extra);
         if (!emulate) assert_true(same <= (strcmp(quantization, "float32") == 0 ? 1e-5 : 1e-3));
         ay_component_close(&own);
         ay_component_close(&anew);

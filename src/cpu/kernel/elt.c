@@ -70,7 +70,7 @@ void ay_elt_run(const ay_exec *ex, const ay_elt_args *a) {
 typedef struct flat {
     const ay_elt_row *row;
     ay_act act;
-    int64_t n;
+    int64_t n, rows, ldx, ldy, per_tile; /* rows: of the gated product */
     const float *x, *y;
     float *out;
     _Atomic int64_t overflows;
@@ -85,6 +85,21 @@ static void gated_tile(void *arg, int64_t tile, int thread) {
 void ay_gated_run(const ay_exec *ex, ay_act act, int64_t n, const float *x, const float *y, float *out) {
     flat f = {.row = ay_elt_pick(ex->isa), .act = act, .n = n, .x = x, .y = y, .out = out};
     ay_parallel(ex->pool, ay_div_up(n, TILE), gated_tile, &f, ex->stop);
+}
+
+static void gated_rows_tile(void *arg, int64_t tile, int thread) {
+    const flat *f = arg;
+    int64_t end = ay_min_i64(f->rows, (tile + 1) * f->per_tile);
+    for (int64_t r = tile * f->per_tile; r < end; r++)
+        f->row->gated(f->act, f->n, f->x + r * f->ldx, f->y + r * f->ldy, f->out + r * f->n);
+}
+
+void ay_gated_rows_run(const ay_exec *ex, ay_act act, int64_t rows, int64_t n, const float *x, int64_t ldx, const float *y,
+                       int64_t ldy, float *out) {
+    if (rows <= 0 || n <= 0) return;
+    flat f = {.row = ay_elt_pick(ex->isa), .act = act, .n = n, .rows = rows, .ldx = ldx, .ldy = ldy, .x = x, .y = y, .out = out};
+    f.per_tile = ay_max_i64(1, TILE / n);
+    ay_parallel(ex->pool, ay_div_up(rows, f.per_tile), gated_rows_tile, &f, ex->stop);
 }
 
 static void round_tile(void *arg, int64_t tile, int thread) {

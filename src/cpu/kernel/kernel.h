@@ -180,6 +180,9 @@ typedef struct ay_rope_args {
     float *out;
 } ay_rope_args;
 void ay_rope_run(const ay_exec *ex, const ay_rope_args *a);
+/** out = act(x) * y: rows of n numbers, out's one after the other, x's and y's ldx and ldy apart. */
+void ay_gated_rows_run(const ay_exec *ex, ay_act act, int64_t rows, int64_t n, const float *x, int64_t ldx, const float *y,
+                       int64_t ldy, float *out);
 /** out[i] = act(x[i]) * y[i], contiguous. */
 void ay_gated_run(const ay_exec *ex, ay_act act, int64_t n, const float *x, const float *y, float *out);
 void ay_round_f16_run(const ay_exec *ex, int64_t n, float *x, int64_t *overflows); /* in place: through half and back */
