@@ -4,10 +4,10 @@
  * loop that never leaves the registers, memory against a plain copy, products against OpenBLAS (its kernels for this
  * processor named by hand: left alone, it takes some virtual machines for an SSE3 chip) and oneDNN in interleaved pairs.
  *
- *   bench_kernels [--quick] [--only=gemm|attn|conv|vec] [--threads=N | --cpu-time]
+ *   bench_kernels [--quick] [--only=gemm|i8|attn|conv|vec] [--threads=N | --cpu-time]
  */
+#include "cpu/kernel/i8.h"
 #include "cpu/kernel/peak.h"
-#include "cpu/kernel/rows.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
@@ -93,6 +93,17 @@ static double peak_now(bench *b) {
     return 1e-9 * ay_peak_pick(b->ex.isa)->f32(1) * PEAK_ROUNDS * b->threads * 8 / once(b, peak_run, NULL);
 }
 
+/** Byte products in one instruction; where the level has none, float multiply-adds. */
+static ay_peak_fn i8_peak(const bench *b) {
+    const ay_peak_row *row = ay_peak_pick(b->ex.isa);
+    return row->i8 ? row->i8 : row->f32;
+}
+static void i8_peak_tile(void *arg, int64_t tile, int thread) { i8_peak(arg)(PEAK_ROUNDS); }
+static void i8_peak_run(bench *b, void *arg) { ay_parallel(b->ex.pool, b->threads * 8, i8_peak_tile, b, NULL); }
+static double i8_peak_now(bench *b) {
+    return 1e-9 * i8_peak(b)(1) * PEAK_ROUNDS * b->threads * 8 / once(b, i8_peak_run, NULL);
+}
+
 typedef struct span {
     char *from, *to;
     size_t each;
@@ -108,8 +119,9 @@ static void ceilings(bench *b) {
               b->room_floats * 2 / (size_t)(b->threads * 8) / 64 * 64};
     b->peak = peak_now(b);
     b->copy = 2e-9 * (double)s.each * b->threads * 8 / timed(b, copy_run, &s);
-    printf("ceilings, %d threads, level %s: %.0f GFLOP/s in registers, %.1f GB/s copying (read + written)\n", b->threads,
-           ay_isa_name(b->ex.isa), b->peak, b->copy);
+    printf("ceilings, %d threads, level %s: %.0f GFLOP/s and %.0f GOP/s of bytes in registers, %.1f GB/s copying (read + "
+           "written)\n",
+           b->threads, ay_isa_name(b->ex.isa), b->peak, i8_peak_now(b), b->copy);
 }
 
 static void need_scratch(bench *b, size_t bytes) {
@@ -159,12 +171,12 @@ static void gemm_row(bench *b, int64_t m, int64_t n, int64_t k, ay_dtype t) {
     float *a = b->room, *w = a + m * k, *c = w + n * k;
     ay_weight weight = {
         .store = AY_STORE_PLAIN, .rank = 2, .dim = {n, k}, .value_dtype = t, .data_dtype = t, .data = w + n * k / 2};
-    if (!ay_dtype_is_float(t)) { /* blocks of 64 along k, or for uint4 a palette */
-        weight.store = t == AY_U4 ? AY_STORE_LUT : AY_STORE_BLOCK;
+    if (!ay_dtype_is_float(t)) { /* blocks of 64 along k, or for unsigned ones a palette */
+        weight.store = t == AY_U4 || t == AY_U6 || t == AY_U8 ? AY_STORE_LUT : AY_STORE_BLOCK;
         weight.scale_dtype = weight.lut_dtype = AY_F16;
         weight.scale = weight.lut = a;
         weight.scale_dim[0] = n, weight.scale_dim[1] = k / 64;
-        weight.lut_dim[0] = weight.lut_dim[1] = weight.lut_dim[3] = 1, weight.lut_dim[2] = 16;
+        weight.lut_dim[0] = weight.lut_dim[1] = weight.lut_dim[3] = 1, weight.lut_dim[2] = 1 << ay_dtype_bits(t);
     }
     ay_gemm g = {.m = m, .n = n, .k = k, .a = a, .lda = k, .w = &weight, .alpha = 1, .c = c, .ldc = n};
     ay_gemm blas = g;
@@ -206,10 +218,65 @@ static void bench_gemm(bench *b, bool quick) {
     gemm_row(b, 1536, 3072, 3072, AY_I8);
     gemm_row(b, 1536, 3072, 3072, AY_I4);
     gemm_row(b, 1536, 3072, 3072, AY_U4);
+    gemm_row(b, 1536, 3072, 3072, AY_U6);
+    gemm_row(b, 1536, 3072, 3072, AY_U8);
+    gemm_row(b, 1, 18432, 3072, AY_I4);
     gemm_row(b, 1, 18432, 3072, AY_I8);
     gemm_row(b, 1, 18432, 3072, AY_F16);
     gemm_row(b, 1, 18432, 3072, AY_F32);
     gemm_row(b, 16, 3072, 3072, AY_F16);
+}
+
+/* ---- products in eight-bit integers, quantising the activations included -------------------------------------------- */
+
+typedef struct i8_product {
+    ay_gemm g;
+    ay_a8 a8;
+} i8_product;
+
+static void i8_run(bench *b, void *arg) {
+    i8_product *p = arg;
+    ay_a8_run(&b->ex, &p->a8);
+    ay_gemm_i8_run(&b->ex, &p->g, p->a8.out);
+}
+
+static void i8_row(bench *b, int64_t m, int64_t n, int64_t k, ay_dtype t) {
+    float *a = b->room, *c = a + m * k;
+    int64_t run = t == AY_I4 ? 32 : k;
+    char *data = (char *)(c + m * n), *scales = data + ay_dtype_bytes(t, n * k), *a8 = scales + n * k / run * 2;
+    ay_weight w = {.store = AY_STORE_BLOCK, .rank = 2, .dim = {n, k}, .value_dtype = AY_F16, .data_dtype = t, .data = data,
+                   .scale_dtype = AY_F16, .scale_dim = {n, k / run}, .scale = scales};
+    if (t == AY_U4) {
+        w.store = AY_STORE_LUT;
+        w.lut_dtype = AY_F16;
+        w.lut = a;
+        w.lut_dim[0] = w.lut_dim[1] = w.lut_dim[3] = 1, w.lut_dim[2] = 16;
+    }
+    i8_product p = {.g = {.m = m, .n = n, .k = k, .w = &w, .alpha = 1, .c = c, .ldc = n}, .a8 = {m, k, a, k, ay_i8_tolerance(&w), a8}};
+    need_scratch(b, ay_gemm_i8_scratch(b->ex.isa, b->threads, &p.g));
+    need_scratch(b, ay_a8_scratch(b->ex.isa, m, k));
+    double ours[16], peak[16], fma[16], gop = 2e-9 * (double)m * (double)n * (double)k;
+    for (int i = 0; i < b->pairs; i++) {
+        ours[i] = once(b, i8_run, &p);
+        peak[i] = gop / ours[i] / i8_peak_now(b);
+        fma[i] = gop / ours[i] / peak_now(b);
+    }
+    double s = median(ours, b->pairs);
+    printf("  %5lld x %5lld x %5lld  %-8s %9.3f ms %7.1f GOP/s %4.0f %% of byte products %4.0f %% of FMA\n", (long long)m,
+           (long long)n, (long long)k, t == AY_U4 ? "palette" : ay_dtype_name(t), s * 1e3, gop / s,
+           100 * median(peak, b->pairs), 100 * median(fma, b->pairs));
+    fflush(stdout);
+}
+
+static void bench_i8(bench *b, bool quick) {
+    static const int64_t shapes[][3] = {{1536, 3072, 3072}, {256, 3072, 3072},  {1024, 768, 768},   {4096, 320, 320}, {512, 4096, 4096},
+                                        {4096, 2560, 320},  {1280, 3072, 15360}, {4608, 3072, 3072}};
+    printf("products in eight-bit integers, quantising the activations included: m x n x k\n");
+    for (int i = 0; i < (quick ? 4 : 8); i++) {
+        i8_row(b, shapes[i][0], shapes[i][1], shapes[i][2], AY_I8);
+        i8_row(b, shapes[i][0], shapes[i][1], shapes[i][2], AY_I4);
+    }
+    i8_row(b, 1536, 3072, 3072, AY_U4);
 }
 
 /* ---- attention ---------------------------------------------------------------------------------------------------- */
@@ -250,6 +317,38 @@ static void bench_attn(bench *b, bool quick) {
 
 static void conv_run(bench *b, void *arg) { ay_conv_run(&b->ex, arg); }
 
+typedef struct i8_conv {
+    ay_conv c;
+    ay_a8_picture q;
+} i8_conv;
+
+static void conv_i8_run(bench *b, void *arg) {
+    i8_conv *p = arg;
+    ay_a8_picture_run(&b->ex, &p->q);
+    ay_conv_i8_run(&b->ex, &p->c, p->q.out);
+}
+
+static void conv_i8_row(bench *b, ay_conv a, ay_dtype t) {
+    int64_t side = a.in[2], k = a.c * a.kernel[1] * a.kernel[2], run = t == AY_I4 ? 32 : a.c;
+    float *y = b->room + a.c * side * side;
+    char *data = (char *)(y + a.o * a.out[1] * a.out[2]), *scales = data + a.o * k;
+    ay_weight w = {.store = AY_STORE_BLOCK, .rank = 4, .dim = {a.o, a.c, a.kernel[1], a.kernel[2]}, .value_dtype = AY_F16,
+                   .data_dtype = t, .data = data, .scale_dtype = AY_F16, .scale_dim = {a.o, a.c / run, 1, 1}, .scale = scales};
+    a.w = &w;
+    a.y = y;
+    i8_conv p = {a, {1, a.c, side * side, a.x, ay_i8_tolerance(&w), scales + a.o * a.c}};
+    need_scratch(b, ay_a8_picture_scratch(1, a.c, side * side));
+    need_scratch(b, ay_conv_i8_scratch(b->ex.isa, b->threads, &a));
+    double ours[16], part[16], gop = 2e-9 * (double)a.o * (double)k * (double)(a.out[1] * a.out[2]);
+    for (int i = 0; i < b->pairs; i++) {
+        ours[i] = once(b, conv_i8_run, &p);
+        part[i] = gop / ours[i] / i8_peak_now(b);
+    }
+    double s = median(ours, b->pairs);
+    printf("  %9.3f ms %7.1f GOP/s %4.0f %% of byte products, %s\n", s * 1e3, gop / s, 100 * median(part, b->pairs), ay_dtype_name(t));
+    fflush(stdout);
+}
+
 static void conv_row(bench *b, int64_t c, int64_t o, int64_t side, int64_t kernel, int64_t stride) {
     int64_t out = side / stride, k = c * kernel * kernel;
     ay_weight w = {.store = AY_STORE_PLAIN,
@@ -276,6 +375,10 @@ static void conv_row(bench *b, int64_t c, int64_t o, int64_t side, int64_t kerne
     printf("  %lld -> %lld at %lld x %lld, %lld x %lld, stride %lld\n", (long long)c, (long long)o, (long long)side,
            (long long)side, (long long)kernel, (long long)kernel, (long long)stride);
     fflush(stdout);
+    if (c % 32 == 0 && o >= 16) {
+        conv_i8_row(b, a, AY_I8);
+        conv_i8_row(b, a, AY_I4);
+    }
 }
 
 static void bench_conv(bench *b, bool quick) {
@@ -454,7 +557,7 @@ int main(int argc, char **argv) {
         else if (strncmp(argv[i], "--threads=", 10) == 0) threads = atoi(argv[i] + 10);
         else if (strcmp(argv[i], "--cpu-time") == 0) threads = 1, b.clock = CLOCK_PROCESS_CPUTIME_ID;
         else {
-            fprintf(stderr, "bench_kernels [--quick] [--only=gemm|attn|conv|vec] [--threads=N | --cpu-time]\n");
+            fprintf(stderr, "bench_kernels [--quick] [--only=gemm|i8|attn|conv|vec] [--threads=N | --cpu-time]\n");
             return 2;
         }
     }
@@ -473,6 +576,7 @@ int main(int argc, char **argv) {
     find_dnnl(&b);
     ceilings(&b);
     if (!b.only || strcmp(b.only, "gemm") == 0) bench_gemm(&b, quick);
+    if (!b.only || strcmp(b.only, "i8") == 0) bench_i8(&b, quick);
     if (!b.only || strcmp(b.only, "attn") == 0) bench_attn(&b, quick);
     if (!b.only || strcmp(b.only, "conv") == 0) bench_conv(&b, quick);
     if (!b.only || strcmp(b.only, "vec") == 0) bench_vec(&b);

@@ -20,6 +20,7 @@ int cmd_predict(int argc, char **argv) {
         {"--function", NULL, OPTION_TEXT, &o.function, "NAME", "which function of the package (default: its own default)", 0},
         {"--compute-units", NULL, OPTION_TEXT, &o.compute_units, "U", "cpu or all (default), the same today; gpu and ane need Core ML", 0},
         {"--emulate", NULL, OPTION_TEXT, &o.emulate, "float16", "round after every op; says how many values left half's range", 0},
+        {"--activations", NULL, OPTION_TEXT, &o.activations, "TYPE", "float (default) or int8: what layers of int8 and int4 weights compute with", 0},
         COMMON_OPTIONS(a),
     };
     const char *package[1];

@@ -120,6 +120,7 @@ int cmd_run(int argc, char **argv) {
         {"--save-latents", NULL, OPTION_TEXT, &w.o.save_latents, "FILE", "where the final latents go, before decoding", 0},
         {"--emulate", NULL, OPTION_TEXT, &w.o.emulate, "float16", "round float16 values after every op, to see what half precision does", 0},
         {"--memory-limit", NULL, OPTION_TEXT, &w.memory_limit, "SIZE", "such as 8GB: weights that do not fit are read again in each step", 0},
+        {"--activations", NULL, OPTION_TEXT, &w.o.activations, "TYPE", "int8 (default) or float: what layers of int8 and int4 weights compute with", 0},
         {"--profile", NULL, OPTION_FLAG, &w.o.profile, NULL, "print where the time went", 0},
         {"--benchmark", NULL, OPTION_FLAG, &w.benchmark, NULL, "run several times and print the figures", 0},
         {"--benchmark-runs", NULL, OPTION_INT, &w.benchmark_runs, "N", "how many times (default: 5)", 1},

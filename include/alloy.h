@@ -144,6 +144,8 @@ typedef struct alloy_run_options {
     bool profile;                /**< fill `report` with the time of every step of the engine, and the machine's ceilings */
     char **report;               /**< JSON about what was done (times, sizes, files); alloy_free() it. May be NULL */
     int64_t memory_limit;        /**< bytes of the process in memory, weights among them: what does not fit is read again in each step; 0: none */
+    const char *activations;     /**< layers of int8 and int4 weights: "int8" (default) quantises what they read and
+                                      multiplies in integers, "float" does not */
 } alloy_run_options;
 ALLOY_API void alloy_run_options_init(alloy_run_options *o);
 /** Runs the converted model in folder `model`. */
@@ -157,6 +159,7 @@ typedef struct alloy_predict_options {
     const char *compute_units; /**< as in alloy_run_options */
     const char *emulate;       /**< "float16" or NULL */
     int64_t *overflows;        /**< with emulate: values that left half's range. May be NULL */
+    const char *activations;   /**< as in alloy_run_options, but "float" is the default */
 } alloy_predict_options;
 ALLOY_API void alloy_predict_options_init(alloy_predict_options *o);
 /** One prediction of an .mlpackage (ML Program): safetensors in, safetensors out, tensors named as its inputs and outputs. */

@@ -213,7 +213,7 @@ static alloy_status run_row(ay_ctx *cx, const ay_bench_row *r, int runs, ay_aren
     ay_tensor in = {"x", in_type, numbers(a, AY_F32, ay_type_count(&in_type))};
     ay_tensor out = {"y", out_type, numbers(a, AY_F32, ay_type_count(&out_type))};
     if (!in.data || !out.data) return ay_nomem(cx);
-    alloy_status st = ay_cpu_compile(cx, g, NULL, &p);
+    alloy_status st = ay_cpu_compile(cx, g, &(ay_compile_opts){.int8_activations = true}, &p);
     if (st == ALLOY_OK) st = time_runs(cx, p, &in, &out, runs, sum);
     if (st == ALLOY_OK) snprintf(what, 192, "%s", sum->what); /* the program's own text goes with it */
     ay_program_free(&p);

@@ -299,7 +299,8 @@ alloy_status ay_cpu_compile(ay_ctx *cx, const ay_graph *g, const ay_compile_opts
     if (st == ALLOY_OK) {
         ay_plan pl = {.cx = cx, .g = p->g, .p = p, .arena = p->arena, .at = -1,
                       .band_from = opts->band_from ? opts->band_from : BAND_FROM,
-                      .emulate = opts->emulate_f16, .plain = opts->emulate_f16 || opts->keep_as_is};
+                      .emulate = opts->emulate_f16, .plain = opts->emulate_f16 || opts->keep_as_is,
+                      .int8 = opts->int8_activations && !opts->emulate_f16};
         st = plan_all(&pl, g->arena);
     }
     if (st == ALLOY_OK) st = ay_plan_stream(cx, p, opts->memory_limit);

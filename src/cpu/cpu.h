@@ -16,6 +16,7 @@ typedef struct ay_compile_opts {
     size_t map_bytes;
     size_t memory_limit;   /* bytes of the process in memory, the mapped file's pages among them; 0: none */
     size_t band_from;      /* bytes of a picture from which convolutions take their input in bands; 0: as measured best */
+    bool int8_activations; /* layers of int8 and int4 weights quantise their input and multiply in integers */
 } ay_compile_opts;
 
 typedef struct ay_step_profile {

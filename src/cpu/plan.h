@@ -8,6 +8,7 @@
 #define AY_CPU_PLAN_H
 
 #include "cpu/cpu.h"
+#include "cpu/kernel/i8.h"
 #include "cpu/kernel/kernel.h"
 #include "cpu/view.h"
 #include "pass/pass.h"
@@ -134,6 +135,20 @@ enum { AY_FUSE_ACT = 1, AY_FUSE_GATE = 2, AY_FUSE_RESIDUAL = 4, AY_FUSE_BIAS = 8
 
 /* ---- planning ---------------------------------------------------------------------------------------------------- */
 
+/** How a value is quantised to eight bits: `loop` times m rows of k numbers, or m pictures of k channels. */
+typedef struct ay_a8_form {
+    int64_t m, k, lda, plane;
+    double tolerance;
+    int n_loops, picture;
+    int64_t loop[AY_MAX_RANK], stride[AY_MAX_RANK];
+    int64_t off;
+    int64_t buf; /* of the value: set by ay_plan_a8, as off is */
+} ay_a8_form;
+typedef struct ay_a8_made {
+    ay_a8_form form;
+    ay_view view;
+} ay_a8_made;
+
 typedef struct ay_value_plan {
     bool ready;       /* `view` is valid: the value has been made (or is seen) */
     bool placed;      /* `place` is where it has to be made */
@@ -144,6 +159,7 @@ typedef struct ay_value_plan {
     bool is_output;
     ay_fused *fused;  /* of the node that ends a fusion: what it stands for; of an inner node: NULL and `absorbed` */
     bool absorbed;
+    const ay_a8_made *a8; /* its eight-bit form, once a step makes it */
 } ay_value_plan;
 
 typedef struct ay_plan {
@@ -154,6 +170,7 @@ typedef struct ay_plan {
     ay_value_plan *val;
     bool emulate, plain; /* plain: no fusion, no placing */
     size_t band_from;    /* bytes of a picture from which convolutions take their input in bands */
+    bool int8;           /* activations may be quantised */
     size_t keep_limit;   /* bytes that ay_plan_keep may reach for weights */
     ay_val at;           /* the node being built: scope of its steps */
 } ay_plan;
@@ -202,6 +219,8 @@ alloy_status ay_plan_out_like(ay_plan *pl, const ay_fused *f, const ay_view *lik
 /** Says that v is seen through this view (no step). */
 void ay_plan_set_view(ay_plan *pl, ay_val v, const ay_view *view);
 int ay_plan_buffer(ay_plan *pl, ay_home home, size_t bytes, void *base); /* -1: out of memory */
+/** Value v, seen as x, in eight bits: a step that makes it, or what an earlier one made. */
+alloy_status ay_plan_a8(ay_plan *pl, ay_val v, const ay_view *x, const ay_a8_form *form, ay_view *out); /* step_a8.c */
 /** Bytes that stay with the program; NULL when out of memory. 64-byte aligned. */
 void *ay_plan_keep(ay_plan *pl, size_t bytes);
 

@@ -20,7 +20,7 @@ static void attr3(const int64_t *from, int rank, int64_t missing, int64_t out[3]
 typedef struct conv_args {
     ay_conv c;
     ay_weight w;
-    bool has_w;
+    bool has_w, int8; /* int8: x is the quantised picture */
     ay_ref x, wf, bias, residual, y;
 } conv_args;
 
@@ -33,7 +33,8 @@ static alloy_status run_conv(ay_run *r, const ay_step *s) {
     c.bias = ay_at(r, p->bias);
     c.residual = ay_at(r, p->residual);
     c.y = ay_at(r, p->y);
-    ay_conv_run(&r->ex, &c);
+    if (p->int8) ay_conv_i8_run(&r->ex, &c, c.x);
+    else ay_conv_run(&r->ex, &c);
     return ALLOY_OK;
 }
 
@@ -87,12 +88,25 @@ static ay_step *add_conv(ay_plan *pl, ay_step_fn run, const conv_args *a, const 
     }
     const ay_conv *c = &p->c;
     double taps = (double)(c->kernel[0] * c->kernel[1] * c->kernel[2]);
-    s->flops = 2 * taps * (double)(c->c / c->groups) * (double)ay_view_count(&v[4]);
-    s->bytes = 4.0 * (double)(ay_view_count(&v[0]) + ay_view_count(&v[4])) + 4 * taps * (double)(c->o * c->c / c->groups);
-    ay_step_what(pl, s, "%s %lldx%lldx%lld %lld->%lld to %lldx%lldx%lld", s->what, (long long)c->kernel[0],
+    *(p->int8 ? &s->int8_ops : &s->flops) = 2 * taps * (double)(c->c / c->groups) * (double)ay_view_count(&v[4]);
+    s->bytes = 4.0 * (double)(c->n * c->c * c->in[0] * c->in[1] * c->in[2] + ay_view_count(&v[4])) +
+               4 * taps * (double)(c->o * c->c / c->groups);
+    ay_step_what(pl, s, "%s %lldx%lldx%lld %lld->%lld to %lldx%lldx%lld%s", s->what, (long long)c->kernel[0],
                  (long long)c->kernel[1], (long long)c->kernel[2], (long long)c->c, (long long)c->o, (long long)c->out[0],
-                 (long long)c->out[1], (long long)c->out[2]);
+                 (long long)c->out[1], (long long)c->out[2], p->int8 ? " in int8" : "");
     return s;
+}
+
+/* Quantises x where the convolution can be done in integers. */
+static alloy_status quantise(ay_plan *pl, const ay_fused *f, conv_args *a, ay_view v[5]) {
+    ay_conv c = a->c;
+    c.w = &a->w;
+    if (!pl->int8 || !a->has_w || !ay_conv_i8_can(&c) || !ay_i8_is_accurate(&a->w)) return ALLOY_OK;
+    ay_a8_form form = {.picture = 1, .m = c.n, .k = c.c, .plane = c.in[0] * c.in[1] * c.in[2],
+                       .tolerance = (double)ay_i8_tolerance(&a->w)};
+    ay_view x = v[0];
+    a->int8 = true;
+    return ay_plan_a8(pl, ay_plan_node(pl, f->anchor)->in[0], &x, &form, &v[0]);
 }
 
 alloy_status ay_build_conv(ay_plan *pl, const ay_fused *f) {
@@ -100,11 +114,13 @@ alloy_status ay_build_conv(ay_plan *pl, const ay_fused *f) {
     conv_args a = {0};
     ay_view v[5];
     AY_TRY(conv_operands(pl, f, &a, v));
+    AY_TRY(quantise(pl, f, &a, v));
     ay_step *s = add_conv(pl, run_conv, &a, v);
     if (!s) return ay_nomem(pl->cx);
     static const float there;
     ay_conv sized = ((const conv_args *)s->args)->c;
     if (!a.has_w) sized.wf = &there; /* the driver asks only whether the weight is a computed one */
+    if (a.int8) return ay_step_scratch(pl, s, ay_conv_i8_scratch((ay_isa)pl->cx->isa, ay_plan_threads(pl), &sized));
     return ay_step_scratch(pl, s, ay_conv_scratch((ay_isa)pl->cx->isa, ay_plan_threads(pl), &sized));
 }
 

@@ -19,6 +19,7 @@ typedef struct product_args {
     int64_t loop[LOOPS], stride[N_OPERANDS][LOOPS]; /* elements */
     ay_weight w;
     bool has_w;
+    size_t a8_bytes; /* > 0: a is quantised, this much for each round of the loops */
     ay_ref a, b, bias, gate, residual, c;
 } product_args;
 
@@ -39,12 +40,13 @@ static alloy_status run_product(ay_run *r, const ay_step *s) {
             for (int o = 0; o < N_OPERANDS; o++) off[o] += rest % p->loop[d] * p->stride[o][d];
             rest /= p->loop[d];
         }
-        g.one.a = at(a, off[A]);
+        g.one.a = p->a8_bytes ? NULL : at(a, off[A]);
         g.one.b = at(b, off[B]);
         g.one.gate = at(gate, off[GATE]);
         g.one.residual = at(res, off[RES]);
         g.one.c = c + off[C];
-        if (g.batch == 1) ay_gemm_run(&r->ex, &g.one);
+        if (p->a8_bytes) ay_gemm_i8_run(&r->ex, &g.one, (const char *)ay_at(r, p->a) + (size_t)i * p->a8_bytes);
+        else if (g.batch == 1) ay_gemm_run(&r->ex, &g.one);
         else ay_gemm_batch_run(&r->ex, &g);
         if (ay_stopped(r->cx)) break;
     }
@@ -78,6 +80,7 @@ static void lead_set(lead *l, int operand, const ay_view *v, int n) {
 }
 
 typedef struct operands {
+    ay_val x; /* the value that a is a view of */
     ay_view a, b, c, bias, gate, residual; /* buf -1: none. a [lead.., M, K], c [lead.., M, N], b [lead.., K, N] */
     bool has_w;
     ay_weight w;
@@ -135,9 +138,25 @@ static const char *storage_name(const ay_weight *w) {
     return name[w->store];
 }
 
-static alloy_status add_product(ay_plan *pl, const ay_fused *f, const operands *op) {
+/* Quantises a where the product can be done in integers. */
+static alloy_status quantise(ay_plan *pl, product_args *p, operands *op) {
+    if (!pl->int8 || !op->has_w || p->g.batch != 1) return ALLOY_OK;
+    ay_gemm g = p->g.one;
+    g.w = &op->w;
+    if (!ay_gemm_i8_can(&g) || !ay_i8_is_accurate(&op->w)) return ALLOY_OK;
+    ay_a8_form form = {.m = g.m, .k = g.k, .lda = g.lda, .n_loops = p->n_loops,
+                       .tolerance = (double)ay_i8_tolerance(&op->w)};
+    for (int i = 0; i < p->n_loops; i++) form.loop[i] = p->loop[i], form.stride[i] = p->stride[A][i];
+    ay_view x = op->a;
+    AY_TRY(ay_plan_a8(pl, op->x, &x, &form, &op->a));
+    p->a8_bytes = ay_a8_bytes(g.m, g.k);
+    return ALLOY_OK;
+}
+
+static alloy_status add_product(ay_plan *pl, const ay_fused *f, operands *op) {
     product_args args = {.w = op->w, .has_w = op->has_w};
     fill_product(op, f, &args);
+    AY_TRY(quantise(pl, &args, op));
     ay_step *s = ay_step_add(pl, run_product, &args, sizeof args);
     if (!s) return ay_nomem(pl->cx);
     product_args *p = (product_args *)s->args;
@@ -151,14 +170,16 @@ static alloy_status add_product(ay_plan *pl, const ay_fused *f, const operands *
         p->g.one.w = &p->w;
         ay_step_weight(s, &p->w);
     }
-    size_t scratch = p->g.batch == 1 ? ay_gemm_scratch((ay_isa)pl->cx->isa, ay_plan_threads(pl), &p->g.one)
+    size_t scratch = p->a8_bytes         ? ay_gemm_i8_scratch((ay_isa)pl->cx->isa, ay_plan_threads(pl), &p->g.one)
+                     : p->g.batch == 1 ? ay_gemm_scratch((ay_isa)pl->cx->isa, ay_plan_threads(pl), &p->g.one)
                                      : ay_gemm_batch_scratch((ay_isa)pl->cx->isa, ay_plan_threads(pl), &p->g);
     double rows = (double)ay_view_count(&op->c) / (double)op->n;
-    s->flops = 2 * rows * (double)op->k * (double)op->n;
+    *(p->a8_bytes ? &s->int8_ops : &s->flops) = 2 * rows * (double)op->k * (double)op->n;
     s->bytes = 4 * rows * (double)(op->k + op->n) +
                (op->has_w ? (double)ay_weight_data_bytes(&op->w) : 4.0 * (double)(op->k * op->n));
-    if (op->has_w) ay_step_what(pl, s, "%s %lldx%lld %s%s, %g rows", s->what, (long long)op->k, (long long)op->n,
-                                ay_dtype_name(op->w.data_dtype), storage_name(&op->w), rows);
+    if (op->has_w) ay_step_what(pl, s, "%s %lldx%lld %s%s, %g rows%s", s->what, (long long)op->k, (long long)op->n,
+                                ay_dtype_name(op->w.data_dtype), storage_name(&op->w), rows,
+                                p->a8_bytes ? " in int8" : "");
     else
         ay_step_what(pl, s, "%s %lldx%lldx%lld, batch %lld", s->what, (long long)p->g.one.m, (long long)op->k,
                      (long long)op->n, (long long)p->g.batch);
@@ -222,7 +243,7 @@ static alloy_status epilogue(ay_plan *pl, const ay_fused *f, ay_val bias, operan
 
 alloy_status ay_build_linear(ay_plan *pl, const ay_fused *f) {
     const ay_node *n = ay_plan_node(pl, f->anchor);
-    operands op = {.b.buf = -1};
+    operands op = {.x = n->in[0], .b.buf = -1};
     op.k = ay_type_of(pl->g, n->in[1])->dim[1];
     op.n = ay_type_of(pl->g, n->in[1])->dim[0];
     AY_TRY(rows_of(pl, n->in[0], &op.a));
@@ -256,7 +277,7 @@ static bool weight_operand(const ay_plan *pl, const ay_node *n, ay_weight *w) {
 alloy_status ay_build_matmul(ay_plan *pl, const ay_fused *f) {
     const ay_node *n = ay_plan_node(pl, f->anchor);
     if (ay_kind_of(n->type.dtype) != AY_KIND_F32) return ay_build_int_matmul(pl, f);
-    operands op = {.b.buf = -1};
+    operands op = {.x = n->in[0], .b.buf = -1};
     AY_TRY(ay_plan_view(pl, n->in[0], &op.a));
     op.a = swapped(&op.a, n->attr.matmul.ta);
     if (!are_rows(&op.a)) {

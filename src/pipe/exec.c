@@ -195,7 +195,8 @@ static alloy_status copy_io(ay_ctx *cx, ay_component *c, const ay_graph *g) {
 }
 
 static alloy_status compile(ay_ctx *cx, ay_component *c, const ay_graph *g, const ay_exec_options *o) {
-    ay_compile_opts opts = {.emulate_f16 = o && o->emulate_f16, .memory_limit = o ? o->memory_limit : 0};
+    ay_compile_opts opts = {.emulate_f16 = o && o->emulate_f16, .memory_limit = o ? o->memory_limit : 0,
+                            .int8_activations = o && o->int8_activations};
     opts.map = ay_package_map(c->package, &opts.map_bytes);
     AY_TRY(copy_io(cx, c, g));
     AY_TRY(ay_cpu_compile(cx, g, &opts, &c->program));

@@ -122,6 +122,7 @@ typedef struct ay_exec_options {
     bool emulate_f16;
     bool profile;
     size_t memory_limit; /* bytes of the process in memory; 0: none */
+    bool int8_activations;
 } ay_exec_options;
 
 /** At the size it was converted for, the package's own MIL program; at another, the graph built anew with the package's
@@ -198,6 +199,8 @@ alloy_status ay_validate_path(ay_ctx *cx, const char *path, alloy_finding_fn fn,
 /** "cpu", "gpu", "ane", "all" or NULL against what this machine has. */
 alloy_status ay_check_compute_units(ay_ctx *cx, const char *units);
 alloy_status ay_check_emulate(ay_ctx *cx, const char *emulate, bool *on);
+/** "int8", "float", or NULL for what `exec` says. */
+alloy_status ay_check_activations(ay_ctx *cx, const char *activations, ay_exec_options *exec);
 
 /** Token ids of a prompt, padded to `length`: int32 [1, length] in `arena`. Says when the text was cut. */
 alloy_status ay_tokenize(ay_ctx *cx, const ay_model *m, const char *folder, const char *text, int length, ay_arena *arena, int32_t **ids);

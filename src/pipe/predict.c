@@ -33,6 +33,7 @@ static alloy_status predict(ay_ctx *cx, const char *package, const ay_safetensor
     ay_component *c = NULL;
     AY_TRY(ay_check_compute_units(cx, o->compute_units));
     AY_TRY(ay_check_emulate(cx, o->emulate, &exec.emulate_f16));
+    AY_TRY(ay_check_activations(cx, o->activations, &exec));
     AY_TRY(ay_path_check_output(cx, out));
     ay_tensor *in = calloc((size_t)s->n + 1, sizeof *in);
     if (!in) return ay_nomem(cx);

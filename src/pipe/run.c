@@ -34,6 +34,15 @@ alloy_status ay_check_emulate(ay_ctx *cx, const char *emulate, bool *on) {
     return ay_fail(cx, ALLOY_E_USAGE, "emulation of \"%s\" is not known; float16 is", emulate);
 }
 
+alloy_status ay_check_activations(ay_ctx *cx, const char *activations, ay_exec_options *exec) {
+    if (!activations) return ALLOY_OK;
+    exec->int8_activations = strcmp(activations, "int8") == 0;
+    if (exec->int8_activations && exec->emulate_f16)
+        return ay_fail(cx, ALLOY_E_USAGE, "emulation computes with float activations; leave \"int8\" out");
+    if (exec->int8_activations || strcmp(activations, "float") == 0) return ALLOY_OK;
+    return ay_fail(cx, ALLOY_E_USAGE, "activations \"%s\" are not known; int8 and float are", activations);
+}
+
 alloy_status ay_tokenize(ay_ctx *cx, const ay_model *m, const char *folder, const char *text, int length, ay_arena *arena, int32_t **ids) {
     char *dir = ay_path_join(arena, m->dir, folder);
     ay_tokenizer *t = NULL;
@@ -126,6 +135,8 @@ static alloy_status fill_request(ay_ctx *cx, const ay_model *m, const alloy_run_
     }
     AY_TRY(ay_check_compute_units(cx, o->compute_units));
     AY_TRY(ay_check_emulate(cx, o->emulate, &r->exec.emulate_f16));
+    r->exec.int8_activations = !r->exec.emulate_f16;
+    AY_TRY(ay_check_activations(cx, o->activations, &r->exec));
     AY_TRY(ay_json_int_or(cx, "alloy.json", p, "steps", 1, 4096, 20, &steps));
     AY_TRY(ay_json_num_or(cx, "alloy.json", p, "guidance_scale", 0, 1000, 0, &guidance));
     r->steps = o->steps ? o->steps : (int)steps;

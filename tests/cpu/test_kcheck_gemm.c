@@ -48,6 +48,7 @@ typedef enum storage {
     W_I4,
     W_U4,
     W_LUT4,
+    W_LUT6,
     W_LUT8,
     STORAGES
 } storage;
@@ -66,7 +67,7 @@ static void make_weight(problem *p, storage s) {
     ay_gemm *g = &p->g.one;
     int64_t n = g->n * g->k, pad = s >= W_F16 && s <= W_BF16 && kc_coin(); /* half of them start at an odd address */
     ay_dtype t[] = {[W_F32] = AY_F32, [W_F16] = AY_F16, [W_BF16] = AY_BF16, [W_F8] = AY_F8E4M3, [W_I8] = AY_I8,
-                    [W_U8] = AY_U8,   [W_I4] = AY_I4,   [W_U4] = AY_U4,     [W_LUT4] = AY_U4,   [W_LUT8] = AY_U8};
+                    [W_U8] = AY_U8,   [W_I4] = AY_I4,   [W_U4] = AY_U4,     [W_LUT4] = AY_U4,   [W_LUT6] = AY_U6,   [W_LUT8] = AY_U8};
     ay_weight *w = &p->w;
     *w = (ay_weight){.store = AY_STORE_PLAIN, .rank = 2, .dim = {g->n, g->k}, .value_dtype = AY_F32, .data_dtype = t[s]};
     size_t bytes = ay_dtype_bytes(t[s], n);
@@ -83,8 +84,8 @@ static void make_weight(problem *p, storage s) {
         return;
     }
     for (size_t i = 0; i < bytes; i++) data[i] = (char)kc_between(-128, 127);
-    if (s == W_LUT4 || s == W_LUT8) {
-        int64_t size = s == W_LUT4 ? 16 : 256, groups = g->n % 3 == 0 ? 3 : 1;
+    if (s >= W_LUT4) {
+        int64_t size = (int64_t)1 << ay_dtype_bits(t[s]), groups = g->n % 3 == 0 ? 3 : 1;
         float *lut = kc_floats(size * groups);
         for (int64_t i = 0; i < size * groups; i++) lut[i] = plain_value(p->whole);
         *w = (ay_weight){.store = AY_STORE_LUT,

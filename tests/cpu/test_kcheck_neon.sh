@@ -25,7 +25,7 @@ for f in src/base/{ctx,half,isa,pool,dtype}.c src/quant/*.c src/cpu/kernel/*.c; 
     if [ -n "$newest" ] || [ ! -e "$o" ] || [ "$f" -nt "$o" ]; then $cc $flags $extra -c "$f" -o "$o"; fi
 done
 touch "$out/built"
-for t in gemm attn conv elt rows; do
+for t in gemm i8 attn conv elt rows; do
     $cc $flags -Itests/cpu/small "tests/cpu/test_kcheck_$t.c" $objects -o "$out/kcheck_$t" -static -lm
     qemu-aarch64 "$out/kcheck_$t"
 done

@@ -3,7 +3,7 @@
  * The tables of kernels: one list per family, ordered from portable C to the newest level of each processor family. A new
  * kernel is a file and a line here. Rows of levels that this machine lacks are compiled but never picked.
  */
-#include "cpu/kernel/rows.h"
+#include "cpu/kernel/i8.h"
 
 /* The levels a family has on this processor family; every one of them is a file family_isa.c. */
 #if defined(__x86_64__)
@@ -20,8 +20,22 @@
     static const type *const family##_list[] = {&family##_c};
 #endif
 
-#define FAMILY(type, family)                                                                                                \
-    LEVELS(type, family)                                                                                                    \
+/* Eight-bit products have no AVX-512 form without VNNI (AVX2's stands in), and on arm64 none without SDOT. */
+#if defined(__x86_64__)
+#define I8_LEVELS(type, family)                                                                                             \
+    extern const type family##_c, family##_avx2, family##_vnni;                                                             \
+    static const type *const family##_list[] = {&family##_c, &family##_avx2, &family##_vnni};
+#elif defined(__aarch64__)
+#define I8_LEVELS(type, family)                                                                                             \
+    extern const type family##_c, family##_dotprod, family##_i8mm;                                                          \
+    static const type *const family##_list[] = {&family##_c, &family##_dotprod, &family##_i8mm};
+#else
+#define I8_LEVELS LEVELS
+#endif
+
+#define FAMILY(type, family) FAMILY_OF(LEVELS, type, family)
+#define FAMILY_OF(levels, type, family)                                                                                                \
+    levels(type, family)                                                                                                    \
     const type *const *family##_rows(int *n) {                                                                              \
         *n = (int)(sizeof family##_list / sizeof *family##_list);                                                           \
         return family##_list;                                                                                               \
@@ -42,3 +56,5 @@ FAMILY(ay_elt_row, ay_elt)
 FAMILY(ay_attn_row, ay_attn)
 FAMILY(ay_conv_row, ay_conv)
 FAMILY(ay_norm_row, ay_norm)
+FAMILY(ay_a8_row, ay_a8)
+FAMILY_OF(I8_LEVELS, ay_gemm_i8_row, ay_gemm_i8)

@@ -78,30 +78,88 @@ static void rows(const float *src, int64_t ld, int cols, int width, int64_t k, f
     }
 }
 
-static void codes(ay_dtype t, int64_t n, const void *src, int64_t begin, float scale, float offset, float *out) {
-    const uint8_t *p = src;
+enum { CHUNK = 256 }; /* codes in a row of bytes on the way to numbers */
+
+/** n four-bit codes from number `begin` on, as bytes through a table; n + 1 <= CHUNK. Returns the first. */
+AY_INLINE const int8_t *nibbles(const int8_t table[16], int64_t n, const uint8_t *src, int64_t begin, int8_t t[CHUNK]) {
+    int64_t odd = begin & 1, i = 0;
+    src += begin / 2;
+    n += odd;
+    for (; i + 2 * PAIRS <= n; i += 2 * PAIRS, src += PAIRS) v_lut16(table, src, t + i);
+    for (; i < n; i += 2, src++) {
+        t[i] = table[*src & 15];
+        if (i + 1 < n) t[i + 1] = table[*src >> 4];
+    }
+    return t + odd;
+}
+
+AY_INLINE void bytes_to(const ay_dtype t, int64_t n, const uint8_t *p, float scale, float offset, float *out) {
     vf s = v_set(scale), o = v_set(offset);
     int64_t i = 0;
-    if (t == AY_I8 || t == AY_U8) {
-        p += begin;
-        for (; i + VL <= n; i += VL) v_store(out + i, v_mul(v_sub(t == AY_I8 ? v_load_i8(p + i) : v_load_u8(p + i), o), s));
-        for (; i < n; i++) out[i] = ((t == AY_I8 ? (float)(int8_t)p[i] : (float)p[i]) - offset) * scale;
-        return;
+    for (; i + VL <= n; i += VL) v_store(out + i, v_mul(v_sub(t == AY_I8 ? v_load_i8(p + i) : v_load_u8(p + i), o), s));
+    for (; i < n; i++) out[i] = ((t == AY_I8 ? (float)(int8_t)p[i] : (float)p[i]) - offset) * scale;
+}
+
+static void codes(ay_dtype t, int64_t n, const void *src, int64_t begin, float scale, float offset, float *out) {
+    static const int8_t signs[16] = {0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1},
+                        plain[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    if (t == AY_I8) bytes_to(AY_I8, n, (const uint8_t *)src + begin, scale, offset, out);
+    else if (t == AY_U8) bytes_to(AY_U8, n, (const uint8_t *)src + begin, scale, offset, out);
+    for (int64_t i = 0; i < n && t != AY_I8 && t != AY_U8;) {
+        int8_t room[CHUNK];
+        int64_t some = n - i < CHUNK - 1 ? n - i : CHUNK - 1;
+        some -= (begin + i + some) & (some > 1); /* the next chunk begins on a byte */
+        bytes_to(AY_I8, some, (const uint8_t *)nibbles(t == AY_I4 ? signs : plain, some, src, begin + i, room), scale, offset,
+                 out + i);
+        i += some;
     }
-    float value[16]; /* int4, uint4: every code's value, then look-ups, low nibble first */
-    for (int c = 0; c < 16; c++) value[c] = ((float)(t == AY_I4 && c > 7 ? c - 16 : c) - offset) * scale;
-    p += begin / 2;
-    if (begin & 1 && n > 0) out[i++] = value[*p++ >> 4];
-    for (; i + 2 <= n; i += 2, p++) {
-        out[i] = value[*p & 15];
-        out[i + 1] = value[*p >> 4];
+}
+
+/** n six-bit codes, packed from the lowest bit up, four in three bytes. */
+static void sixes(int64_t n, const uint8_t *src, int64_t begin, uint8_t *t) {
+    int64_t i = 0;
+    for (const uint8_t *p = src + begin / 4 * 3; begin % 4 == 0 && i + 4 <= n; i += 4, p += 3) {
+        uint32_t v = p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16;
+        t[i] = v & 63, t[i + 1] = v >> 6 & 63, t[i + 2] = v >> 12 & 63, t[i + 3] = v >> 18 & 63;
     }
-    if (i < n) out[i] = value[*p & 15];
+    for (; i < n; i++) {
+        int64_t bit = (begin + i) * 6;
+        unsigned v = src[bit / 8];
+        if (bit % 8 > 2) v |= (unsigned)src[bit / 8 + 1] << 8;
+        t[i] = v >> bit % 8 & 63;
+    }
+}
+
+AY_INLINE void lookup_as(const int size, const float *table, int64_t n, const uint8_t *index, float *out) {
+    int64_t i = 0; /* gathers of 256 are slower than loads */
+    for (; size < 256 && i + VL <= n; i += VL) v_store(out + i, v_lookup(table, size, index + i));
+    for (; i + 4 <= n; i += 4) {
+        float a = table[index[i]], b = table[index[i + 1]], c = table[index[i + 2]], d = table[index[i + 3]];
+        out[i] = a, out[i + 1] = b, out[i + 2] = c, out[i + 3] = d;
+    }
+    for (; i < n; i++) out[i] = table[index[i]];
+}
+
+static void lookup(int bits, const float *table, int64_t n, const uint8_t *src, int64_t begin, float *out) {
+    static const int8_t plain[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    if (bits == 8) lookup_as(256, table, n, src + begin, out);
+    for (int64_t i = 0; i < n && bits != 8;) {
+        int8_t room[CHUNK];
+        int64_t some = n - i < CHUNK - 4 ? n - i : CHUNK - 4;
+        if (bits == 4) {
+            lookup_as(16, table, some, (const uint8_t *)nibbles(plain, some, src, begin + i, room), out + i);
+        } else {
+            sixes(some, src, begin + i, (uint8_t *)room);
+            lookup_as(64, table, some, (const uint8_t *)room, out + i);
+        }
+        i += some;
+    }
 }
 
 AY_INLINE vf finish_one(const ay_finish *f, const ay_act act, int64_t i, int n, vf v) {
     bool whole = n == VL;
     v = v_mul(v, v_set(f->alpha));
+    if (f->scale) v = v_mul(v, whole ? v_load(f->scale + i) : v_loadn(f->scale + i, n));
     if (f->bias) v = v_add(v, whole ? v_load(f->bias + i) : v_loadn(f->bias + i, n));
     v = v_act(act, v_add(v, v_set(f->bias_all)));
     if (f->gate) v = v_mul(v, whole ? v_load(f->gate + i) : v_loadn(f->gate + i, n));

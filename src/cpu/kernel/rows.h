@@ -23,10 +23,10 @@ const ay_elt_row *ay_elt_pick(ay_isa isa);
 
 /* ---- packing: what stands between memory and the micro-kernels ---------------------------------------------------- */
 
-/** What happens to a finished row of sums: c = residual + gate * act(alpha * c + bias). */
+/** What happens to a finished row of sums: c = residual + gate * act(alpha * scale * c + bias). */
 typedef struct ay_finish {
     float alpha;
-    const float *bias, *gate; /* along the row, or NULL */
+    const float *scale, *bias, *gate; /* along the row, or NULL */
     const float *residual;    /* the same row of it, or NULL */
     float bias_all;           /* added to every number of the row */
     ay_act act;
@@ -42,6 +42,8 @@ typedef struct ay_pack_row {
     void (*rows)(const float *src, int64_t ld, int cols, int width, int64_t k, float *dst);
     /** out = (code - offset) * scale of n codes: int8, uint8, int4, uint4 from code number `begin` on. */
     void (*codes)(ay_dtype t, int64_t n, const void *src, int64_t begin, float scale, float offset, float *out);
+    /** Entries of a table of 2^bits numbers, bits 4, 6 or 8, by n codes from code number `begin` on. */
+    void (*lookup)(int bits, const float *table, int64_t n, const uint8_t *src, int64_t begin, float *out);
     void (*finish)(const ay_finish *f, int64_t n, float *c);
 } ay_pack_row;
 const ay_pack_row *const *ay_pack_rows(int *n);

@@ -90,3 +90,21 @@ AY_INLINE void v_transpose(vf r[VL]) {
     r[2] = vcombine_f32(vget_high_f32(a), vget_high_f32(c));
     r[3] = vcombine_f32(vget_high_f32(b), vget_high_f32(d));
 }
+/** The lanes of v, whole numbers within int8, as bytes. */
+AY_INLINE void v_store_i8(int8_t *p, vf v) {
+    int16x4_t w = vqmovn_s32(vcvtq_s32_f32(v));
+    vst1_lane_u32((uint32_t *)(void *)p, vreinterpret_u32_s8(vqmovn_s16(vcombine_s16(w, w))), 0);
+}
+/** 2 * PAIRS codes of four bits from PAIRS bytes, the lower half first, through a table of 16. */
+#define PAIRS 16
+AY_INLINE void v_lut16(const int8_t lut[16], const uint8_t *src, int8_t *out) {
+    int8x16_t t = vld1q_s8(lut);
+    uint8x16_t b = vld1q_u8(src);
+    int8x16x2_t z = {{vqtbl1q_s8(t, vandq_u8(b, vdupq_n_u8(15))), vqtbl1q_s8(t, vshrq_n_u8(b, 4))}};
+    vst2q_s8(out, z);
+}
+/** VL entries of a table of 16 or 64 numbers. */
+AY_INLINE vf v_lookup(const float *table, const int size, const uint8_t *index) {
+    float t[4] = {table[index[0]], table[index[1]], table[index[2]], table[index[3]]};
+    return vld1q_f32(t);
+}

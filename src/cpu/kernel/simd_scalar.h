@@ -61,3 +61,13 @@ AY_INLINE vf v_round_f16(vf a) { return ay_f16_to_f32(ay_f32_to_f16(a)); }
 AY_INLINE float v_hsum(vf a) { return a; }
 AY_INLINE float v_hmax(vf a) { return a; }
 AY_INLINE void v_transpose(vf r[VL]) {}
+/** The lanes of v, whole numbers within int8 (or NaN: anything), as bytes. */
+AY_INLINE void v_store_i8(int8_t *p, vf v) { *p = v == v ? (int8_t)v : 0; }
+/** 2 * PAIRS codes of four bits from PAIRS bytes, the lower half first, through a table of 16. */
+#define PAIRS 1
+AY_INLINE void v_lut16(const int8_t lut[16], const uint8_t *src, int8_t *out) {
+    out[0] = lut[*src & 15];
+    out[1] = lut[*src >> 4];
+}
+/** VL entries of a table of 16 or 64 numbers. */
+AY_INLINE vf v_lookup(const float *table, const int size, const uint8_t *index) { return table[*index]; }

@@ -95,3 +95,24 @@ AY_INLINE void v_transpose(vf r[VL]) {
     }
     AY_UNROLL for (int i = 0; i < 8; i++) r[i] = t[i];
 }
+/** The lanes of v, whole numbers within int8, as bytes. */
+AY_INLINE void v_store_i8(int8_t *p, vf v) {
+    __m256i i = _mm256_cvtps_epi32(v);
+    __m128i w = _mm_packs_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256(i, 1));
+    _mm_storel_epi64((__m128i *)p, _mm_packs_epi16(w, w));
+}
+/** 2 * PAIRS codes of four bits from PAIRS bytes, the lower half first, through a table of 16. */
+#define PAIRS 16
+AY_INLINE void v_lut16(const int8_t lut[16], const uint8_t *src, int8_t *out) {
+    __m256i w = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)src));
+    w = _mm256_and_si256(_mm256_or_si256(w, _mm256_slli_epi16(w, 4)), _mm256_set1_epi8(15));
+    _mm256_storeu_si256((__m256i *)out,
+                        _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)lut)), w));
+}
+/** VL entries of a table of 16 or 64 numbers. */
+AY_INLINE vf v_lookup(const float *table, const int size, const uint8_t *index) {
+    __m256i i = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)index));
+    if (size != 16) return _mm256_i32gather_ps(table, i, 4);
+    vf low = _mm256_permutevar8x32_ps(v_load(table), i), high = _mm256_permutevar8x32_ps(v_load(table + 8), i);
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(i, 28)));
+}

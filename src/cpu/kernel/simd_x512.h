@@ -88,3 +88,22 @@ AY_INLINE void v_transpose(vf r[VL]) {
         r[i + 12] = _mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0xdd);
     }
 }
+/** The lanes of v, whole numbers within int8, as bytes. */
+AY_INLINE void v_store_i8(int8_t *p, vf v) {
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v)));
+}
+/** 2 * PAIRS codes of four bits from PAIRS bytes, the lower half first, through a table of 16. */
+#define PAIRS 32
+AY_INLINE void v_lut16(const int8_t lut[16], const uint8_t *src, int8_t *out) {
+    __m512i w = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)src));
+    w = _mm512_and_si512(_mm512_or_si512(w, _mm512_slli_epi16(w, 4)), _mm512_set1_epi8(15));
+    _mm512_storeu_si512(out, _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)lut)), w));
+}
+/** VL entries of a table of 16 or 64 numbers. */
+AY_INLINE vf v_lookup(const float *table, const int size, const uint8_t *index) {
+    __m512i i = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)index));
+    if (size == 16) return _mm512_permutexvar_ps(i, v_load(table));
+    vf low = _mm512_permutex2var_ps(v_load(table), i, v_load(table + 16)),
+       high = _mm512_permutex2var_ps(v_load(table + 32), i, v_load(table + 48));
+    return _mm512_mask_blend_ps(_mm512_test_epi32_mask(i, _mm512_set1_epi32(32)), low, high);
+}

@@ -49,23 +49,20 @@ static bool palette_simple(const ay_weight *w) {
         if (w->lut_dim[i] != 1) return false;
     }
     int bits = ay_dtype_bits(w->data_dtype);
-    return bits == 8 || bits == 4 || bits == 2 || bits == 1;
+    return bits == 8 || bits == 6 || bits == 4;
 }
 
-static void unpack_palette(const ay_weight *w, int64_t k, int64_t row, int64_t k0, int64_t n, float *out) {
-    float lut[256] = {0};
-    int64_t size = w->lut_dim[w->rank], group = row / (w->dim[0] / w->lut_dim[0]), begin = row * k + k0;
-    int bits = ay_dtype_bits(w->data_dtype), per = 8 / bits, mask = (1 << bits) - 1;
-    const uint8_t *data = w->data;
-    ay_convert_to_f32(w->lut_dtype, w->lut, group * size, size, lut);
-    for (int64_t i = 0; i < n; i++) {
-        int64_t at = begin + i;
-        out[i] = lut[data[at / per] >> (int)(at % per) * bits & mask];
-    }
+static void unpack_palette(const ay_pack_row *p, const ay_weight *w, int64_t k, int64_t row, int64_t k0, int64_t n, float *out) {
+    float lut[256];
+    int64_t size = w->lut_dim[w->rank], group = row / (w->dim[0] / w->lut_dim[0]);
+    const float *table = lut;
+    if (w->lut_dtype == AY_F32 && (uintptr_t)w->lut % sizeof(float) == 0) table = (const float *)w->lut + group * size;
+    else ay_convert_to_f32(w->lut_dtype, w->lut, group * size, size, lut);
+    p->lookup(ay_dtype_bits(w->data_dtype), table, n, w->data, row * k + k0, out);
 }
 
 void ay_unpack_row(const ay_pack_row *p, const ay_weight *w, int64_t k, int64_t row, int64_t k0, int64_t n, float *out) {
     if (w->store == AY_STORE_BLOCK && blocks_simple(w)) unpack_blocks(p, w, k, row, k0, n, out);
-    else if (w->store == AY_STORE_LUT && palette_simple(w)) unpack_palette(w, k, row, k0, n, out);
+    else if (w->store == AY_STORE_LUT && palette_simple(w)) unpack_palette(p, w, k, row, k0, n, out);
     else ay_weight_read(w, row * k + k0, n, out);
 }

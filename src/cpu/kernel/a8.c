@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Quantising activations: rows of a product, pixels of a picture. One pass writes every block and sums up how much noise its
+ * rounding makes; then the noisiest blocks are chosen, and a second pass writes what their codes left. The sums are kept by
+ * tile and added up in order, so that the choice does not depend on threads.
+ */
+#include "cpu/kernel/i8.h"
+
+#include <string.h>
+
+enum { PIXELS = 128, PANELS = 4 }; /* a tile */
+
+typedef struct job {
+    const ay_a8 *rows; /* one of both */
+    const ay_a8_picture *picture;
+    const ay_a8_row *row;
+    int64_t mr, blocks, room, tiles; /* tiles: of all pictures */
+    ay_a8_head *head;
+    char *out;
+    float *stats; /* [tile][2][blocks], then the sums [2][blocks] */
+} job;
+
+static job job_of(ay_isa isa, int64_t k, void *out, const ay_exec *ex) {
+    return (job){.row = ay_a8_pick(isa),
+                 .mr = ay_gemm_i8_pick(isa)->mr,
+                 .blocks = ay_a8_blocks(k),
+                 .room = ay_a8_room(k),
+                 .head = out,
+                 .out = (char *)out + ay_a8_head_bytes(k),
+                 .stats = ex ? ex->scratch : NULL};
+}
+
+static size_t stats_bytes(int64_t tiles, int64_t blocks) { return (size_t)((tiles + 1) * 2 * blocks) * sizeof(float) + 64; }
+
+/* ---- which blocks are doubled ------------------------------------------------------------------------------------- */
+
+static void choose(const job *j, float tolerance) {
+    float *noise = j->stats + j->tiles * 2 * j->blocks, *power = noise + j->blocks;
+    double total = 0, all = 0, least = (double)tolerance * (double)tolerance * 12 / AY_I8_BLOCK;
+    memset(noise, 0, (size_t)(2 * j->blocks) * sizeof(float));
+    for (int64_t t = 0; t < j->tiles; t++) {
+        for (int64_t b = 0; b < 2 * j->blocks; b++) noise[b] += j->stats[t * 2 * j->blocks + b];
+    }
+    for (int64_t b = 0; b < j->blocks; b++) {
+        total += (double)noise[b];
+        all += (double)power[b];
+    }
+    int32_t n = 0;
+    while (n < j->room - j->blocks && total > least * all) { /* never when a number is not finite */
+        int64_t top = 0;
+        for (int64_t b = 1; b < j->blocks; b++) top = noise[b] > noise[top] ? b : top;
+        if (noise[top] <= 0) break;
+        total -= (double)noise[top];
+        noise[top] = -1;
+        n++;
+    }
+    j->head->n = 0;
+    for (int64_t b = 0; b < j->blocks && n > 0; b++) {
+        if (noise[b] < 0) j->head->block[j->head->n++] = (int32_t)b;
+    }
+}
+
+/** A block's numbers, `step` apart, without what `record` says of them, as a block of their own. */
+static void double_block(const job *j, const float *x, int64_t step, int64_t count, const char *record, char *out) {
+    float left[AY_I8_BLOCK] = {0}, scale, unused[2];
+    memcpy(&scale, record + 32, sizeof scale);
+    for (int64_t i = 0; i < count; i++) left[i] = x[i * step] - (float)((const int8_t *)record)[i] * scale;
+    j->row->row(1, left, out, 0, unused);
+}
+
+/* ---- rows --------------------------------------------------------------------------------------------------------- */
+
+static void rows_tile(void *arg, int64_t tile, int thread) {
+    const job *j = arg;
+    const ay_a8 *q = j->rows;
+    int64_t first = tile * PANELS * j->mr, end = ay_min_i64(q->m, first + PANELS * j->mr), whole = q->k / AY_I8_BLOCK;
+    float *stats = j->stats + tile * 2 * j->blocks, last_stats[2] = {0, 0};
+    memset(stats, 0, (size_t)(2 * j->blocks) * sizeof(float));
+    for (int64_t m = first; m < end; m++) {
+        int64_t panel = m / j->mr * j->mr, rows = ay_min_i64(j->mr, q->m - panel);
+        const float *x = q->a + m * q->lda;
+        char *to = j->out + (panel * j->room + (m - panel)) * AY_I8_RECORD;
+        j->row->row(whole, x, to, rows * AY_I8_RECORD, stats);
+        if (whole == j->blocks) continue;
+        float last[AY_I8_BLOCK] = {0};
+        memcpy(last, x + whole * AY_I8_BLOCK, (size_t)(q->k - whole * AY_I8_BLOCK) * sizeof(float));
+        j->row->row(1, last, to + whole * rows * AY_I8_RECORD, 0, last_stats);
+    }
+    if (whole == j->blocks) return;
+    memmove(stats + j->blocks, stats + whole, (size_t)whole * sizeof(float)); /* the sums of `whole` blocks, by all blocks */
+    stats[whole] = last_stats[0];
+    stats[j->blocks + whole] = last_stats[1];
+}
+
+static void rows_again(void *arg, int64_t tile, int thread) {
+    const job *j = arg;
+    const ay_a8 *q = j->rows;
+    int64_t first = tile * PANELS * j->mr, end = ay_min_i64(q->m, first + PANELS * j->mr);
+    for (int64_t m = first; m < end; m++) {
+        int64_t panel = m / j->mr * j->mr, rows = ay_min_i64(j->mr, q->m - panel);
+        char *to = j->out + (panel * j->room + (m - panel)) * AY_I8_RECORD;
+        for (int32_t e = 0; e < j->head->n; e++) {
+            int64_t b = j->head->block[e];
+            double_block(j, q->a + m * q->lda + b * AY_I8_BLOCK, 1, ay_min_i64(AY_I8_BLOCK, q->k - b * AY_I8_BLOCK),
+                         to + b * rows * AY_I8_RECORD, to + (j->blocks + e) * rows * AY_I8_RECORD);
+        }
+    }
+}
+
+size_t ay_a8_scratch(ay_isa isa, int64_t m, int64_t k) {
+    return stats_bytes(ay_div_up(m, PANELS * ay_gemm_i8_pick(isa)->mr), ay_a8_blocks(k));
+}
+
+void ay_a8_run(const ay_exec *ex, const ay_a8 *q) {
+    job j = job_of(ex->isa, q->k, q->out, ex);
+    j.rows = q;
+    j.tiles = ay_div_up(q->m, PANELS * j.mr);
+    ay_parallel(ex->pool, j.tiles, rows_tile, &j, ex->stop);
+    choose(&j, q->tolerance);
+    if (j.head->n > 0) ay_parallel(ex->pool, j.tiles, rows_again, &j, ex->stop);
+}
+
+/* ---- pictures ----------------------------------------------------------------------------------------------------- */
+
+static void picture_tile(void *arg, int64_t tile, int thread) {
+    const job *j = arg;
+    const ay_a8_picture *q = j->picture;
+    int64_t tiles = ay_div_up(q->plane, PIXELS), at = tile / tiles, p0 = tile % tiles * PIXELS, n = ay_min_i64(PIXELS, q->plane - p0);
+    float *stats = j->stats + tile * 2 * j->blocks;
+    for (int64_t b = 0; b < j->blocks; b++) {
+        const float *x = q->x + (at * q->c + b * AY_I8_BLOCK) * q->plane + p0;
+        float sums[2] = {0, 0};
+        j->row->pixels(n, x, q->plane, j->out + ((at * q->plane + p0) * j->room + b) * AY_I8_RECORD, j->room * AY_I8_RECORD, sums);
+        stats[b] = sums[0];
+        stats[j->blocks + b] = sums[1];
+    }
+}
+
+static void picture_again(void *arg, int64_t tile, int thread) {
+    const job *j = arg;
+    const ay_a8_picture *q = j->picture;
+    int64_t tiles = ay_div_up(q->plane, PIXELS), at = tile / tiles, p0 = tile % tiles * PIXELS, n = ay_min_i64(PIXELS, q->plane - p0);
+    for (int32_t e = 0; e < j->head->n; e++) {
+        int64_t b = j->head->block[e];
+        const float *x = q->x + (at * q->c + b * AY_I8_BLOCK) * q->plane + p0;
+        for (int64_t p = 0; p < n; p++) {
+            char *pixel = j->out + (at * q->plane + p0 + p) * j->room * AY_I8_RECORD;
+            double_block(j, x + p, q->plane, AY_I8_BLOCK, pixel + b * AY_I8_RECORD, pixel + (j->blocks + e) * AY_I8_RECORD);
+        }
+    }
+}
+
+size_t ay_a8_picture_scratch(int64_t n, int64_t c, int64_t plane) { return stats_bytes(n * ay_div_up(plane, PIXELS), ay_a8_blocks(c)); }
+
+void ay_a8_picture_run(const ay_exec *ex, const ay_a8_picture *q) {
+    job j = job_of(ex->isa, q->c, q->out, ex);
+    j.picture = q;
+    j.tiles = q->n * ay_div_up(q->plane, PIXELS);
+    ay_parallel(ex->pool, j.tiles, picture_tile, &j, ex->stop);
+    choose(&j, q->tolerance);
+    if (j.head->n > 0) ay_parallel(ex->pool, j.tiles, picture_again, &j, ex->stop);
+}

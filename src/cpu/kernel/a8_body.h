@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Activations to eight bits over simd.h. A block of 32 numbers gets the scale largest / 127; what is below 1e-30 counts as
+ * zero, and a block with a number that is not finite gets the scale NaN, so that its products are NaN as in float.
+ */
+#include "cpu/kernel/i8.h"
+#include "cpu/kernel/simd.h"
+
+enum { PARTS = AY_I8_BLOCK / VL };
+
+/** Scale and correction of a record; the sum of the codes of a block that is not finite is of no use. */
+AY_INLINE void put_ends(char *record, float scale, float sum) {
+    int32_t v = scale == scale ? -AY_I8_OFFSET * (int32_t)sum : 0;
+    memcpy(record + 32, &scale, sizeof scale);
+    memcpy(record + 36, &v, sizeof v);
+}
+
+/** Largest magnitudes `top`, and 0 or NaN, to scales and what to multiply by. */
+AY_INLINE void scales(vf top, vf odd, float *scale, float *by) {
+    vf none = v_set(0), tiny = v_set(1e-30f);
+    vm zero = v_lt(top, tiny);
+    v_store(scale, v_add(v_sel(zero, none, v_mul(top, v_set(1.0f / 127))), odd));
+    v_store(by, v_sel(zero, none, v_div(v_set(127), top)));
+}
+
+/** The largest of each of the vectors r[0 .. VL - 1], as lanes. */
+AY_INLINE vf largest(vf r[VL]) {
+    v_transpose(r);
+    AY_UNROLL for (int w = VL / 2; w > 0; w /= 2) {
+        AY_UNROLL for (int i = 0; i < w; i++) r[i] = v_max(r[i], r[i + w]);
+    }
+    return r[0];
+}
+
+AY_INLINE vf sums(vf r[VL]) {
+    v_transpose(r);
+    AY_UNROLL for (int w = VL / 2; w > 0; w /= 2) {
+        AY_UNROLL for (int i = 0; i < w; i++) r[i] = v_add(r[i], r[i + w]);
+    }
+    return r[0];
+}
+
+/** VL blocks (fewer: the rest counts as zeros). */
+AY_INLINE void blocks_of_row(const int n, const float *x, char *out, int64_t step, float *noise, float *power) {
+    vf top[VL], odd[VL], sum[VL], squares[VL];
+    float s[VL], by[VL], c[VL];
+    AY_UNROLL for (int i = 0; i < VL; i++) {
+        top[i] = odd[i] = squares[i] = v_set(0);
+        if (i >= n) continue;
+        AY_UNROLL for (int p = 0; p < PARTS; p++) {
+            vf v = v_load(x + i * AY_I8_BLOCK + p * VL);
+            top[i] = v_max(top[i], v_abs(v));
+            odd[i] = v_fma(v, v_set(0), odd[i]);
+            squares[i] = v_fma(v, v, squares[i]);
+        }
+    }
+    vf t = largest(top);
+    scales(t, sums(odd), s, by);
+    vf rest = v_max(v_set(0), v_sub(sums(squares), v_mul(t, t)));
+    if (n == VL) {
+        v_store(noise, v_fma(v_load(s), v_load(s), v_load(noise)));
+        v_store(power, v_add(rest, v_load(power)));
+    } else {
+        v_store(c, rest);
+        for (int i = 0; i < n; i++) noise[i] += s[i] * s[i], power[i] += c[i];
+    }
+    AY_UNROLL for (int i = 0; i < VL; i++) {
+        sum[i] = v_set(0);
+        if (i >= n) continue;
+        AY_UNROLL for (int p = 0; p < PARTS; p++) {
+            vf q = v_rint(v_mul(v_load(x + i * AY_I8_BLOCK + p * VL), v_set(by[i])));
+            sum[i] = v_add(sum[i], q);
+            v_store_i8((int8_t *)out + i * step + p * VL, q);
+        }
+    }
+    v_store(c, sums(sum));
+    for (int i = 0; i < n; i++) put_ends(out + i * step, s[i], c[i]);
+}
+
+static void row(int64_t blocks, const float *x, char *out, int64_t step, float *stats) {
+    int64_t b = 0;
+    for (; b + VL <= blocks; b += VL)
+        blocks_of_row(VL, x + b * AY_I8_BLOCK, out + b * step, step, stats + b, stats + blocks + b);
+    if (b < blocks) {
+        int left = (int)(blocks - b);
+        blocks_of_row(left, x + b * AY_I8_BLOCK, out + b * step, step, stats + b, stats + blocks + b);
+    }
+}
+
+/** n <= VL pixels. */
+AY_INLINE void pixels_of_block(const int n, const float *x, int64_t plane, char *out, int64_t step, float *stats) {
+    vf q[AY_I8_BLOCK], top = v_set(0), odd = top, sum = top, squares = top;
+    float s[VL], by[VL], c[VL];
+    for (int i = 0; i < AY_I8_BLOCK; i++) {
+        q[i] = n == VL ? v_load(x + i * plane) : v_loadn(x + i * plane, n);
+        top = v_max(top, v_abs(q[i]));
+        odd = v_fma(q[i], v_set(0), odd);
+        squares = v_fma(q[i], q[i], squares);
+    }
+    scales(top, odd, s, by);
+    vf inverse = v_load(by);
+    stats[0] += v_hsum(v_mul(v_load(s), v_load(s)));
+    stats[1] += v_hsum(v_max(v_set(0), v_sub(squares, v_mul(top, top))));
+    for (int i = 0; i < AY_I8_BLOCK; i++) {
+        q[i] = v_rint(v_mul(q[i], inverse));
+        sum = v_add(sum, q[i]);
+    }
+    v_store(c, sum);
+    AY_UNROLL for (int p = 0; p < PARTS; p++) {
+        vf r[VL];
+        AY_UNROLL for (int i = 0; i < VL; i++) r[i] = q[p * VL + i];
+        v_transpose(r);
+        AY_UNROLL for (int i = 0; i < VL; i++) {
+            if (i < n) v_store_i8((int8_t *)out + i * step + p * VL, r[i]);
+        }
+    }
+    for (int i = 0; i < n; i++) put_ends(out + i * step, s[i], c[i]);
+}
+
+static void pixels(int64_t n, const float *x, int64_t plane, char *out, int64_t step, float *stats) {
+    for (int64_t p = 0; p < n; p += VL) {
+        if (n - p >= VL) pixels_of_block(VL, x + p, plane, out + p * step, step, stats);
+        else pixels_of_block((int)(n - p), x + p, plane, out + p * step, step, stats);
+    }
+}
+
+static void lut16(const int8_t lut[16], int64_t n, const uint8_t *src, int8_t *out) {
+    int64_t i = 0;
+    for (; i + 2 * PAIRS <= n; i += 2 * PAIRS, src += PAIRS) v_lut16(lut, src, out + i);
+    for (; i + 2 <= n; i += 2, src++) {
+        out[i] = lut[*src & 15];
+        out[i + 1] = lut[*src >> 4];
+    }
+    if (i < n) out[i] = lut[*src & 15];
+}
+
+enum { LANES = VL > 4 ? VL : 4 };
+typedef uint32_t lanes __attribute__((vector_size(LANES * 4)));
+
+/** Bytes j * taps + t, j = 0 .. 3, of `taps` groups of four bytes a lane. */
+AY_INLINE lanes tap(const int64_t taps, const int64_t t, const uint8_t *from, int64_t pitch) {
+    lanes out = {0};
+    AY_UNROLL for (int64_t j = 0; j < 4; j++) {
+        const int64_t at = j * taps + t;
+        const int shift = (int)(at % 4 - j) * 8;
+        lanes v;
+        memcpy(&v, from + at / 4 * pitch, sizeof v);
+        out |= (shift >= 0 ? v >> (shift & 31) : v << (-shift & 31)) & (0xffu << 8 * j);
+    }
+    return out;
+}
+
+AY_INLINE void taps_first_as(const int64_t taps, int64_t nr, const uint8_t *from, uint8_t *to) {
+    for (int64_t q = 0; q < 8; q++) {
+        for (int64_t l = 0; l < nr; l += LANES) {
+            const uint8_t *x = from + (q * taps * nr + l) * 4;
+            AY_UNROLL for (int64_t t = 0; t < taps; t++) {
+                lanes v = tap(taps, t, x, nr * 4);
+                memcpy(to + ((t * 8 + q) * nr + l) * 4, &v, sizeof v);
+            }
+        }
+    }
+}
+
+static void taps_first(int64_t taps, int64_t nr, const uint8_t *from, uint8_t *to) {
+    if (taps == 9) taps_first_as(9, nr, from, to);
+    else taps_first_as(taps, nr, from, to);
+}

@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Activations to eight bits, level neon.
+ */
+
+#include "cpu/kernel/a8_body.h"
+
+extern const ay_a8_row ay_a8_neon;
+const ay_a8_row ay_a8_neon = {"a8_neon", AY_ISA_NEON, row, pixels, lut16, taps_first};

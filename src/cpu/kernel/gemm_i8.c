@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Products of quantised activations with quantised weights. A tile of C goes through k in passes; in a pass each strip of nr
+ * columns is unpacked once, into the first cache, and all rows of the tile stream past it. Every sum runs over k in the same
+ * order however the work is split.
+ */
+#include "cpu/kernel/i8.h"
+
+#include <string.h>
+
+enum {
+    PASS = 16,          /* blocks of 32 along k: a strip of 32 columns is 16 KiB then */
+    MT = 768,           /* rows of a tile: with PASS, 480 KiB of codes in the second cache */
+    NT = 1024,          /* columns of a tile */
+    TILES_A_THREAD = 6, /* so that threads finish together */
+    LEAST_ROWS = 5      /* fewer rows go through float dot products, which read the weight once */
+};
+
+typedef struct plan {
+    const ay_gemm_i8_row *kernel;
+    int64_t blocks, pass, mt, nt, tiles_m, tiles_n;
+    size_t panel, scales, stage, finish; /* bytes a thread */
+} plan;
+
+typedef struct job {
+    const ay_gemm *g;
+    ay_i8_weight w;
+    plan p;
+    const ay_pack_row *pack;
+    const ay_a8_row *a8;
+    const ay_a8_head *head;
+    const char *a;
+    int64_t room, all; /* blocks there is room for in a, and there are */
+    char *scratch;
+} job;
+
+static size_t per_thread(const plan *p) { return p->panel + p->scales + p->stage + p->finish; }
+
+static int64_t even(int64_t size, int64_t most, int64_t unit) {
+    int64_t parts = ay_div_up(size, ay_max_i64(unit, most));
+    return ay_round_up(ay_div_up(size, ay_max_i64(1, parts)), unit);
+}
+
+static plan plan_of(ay_isa isa, int threads, int64_t m, int64_t n, int64_t k) {
+    plan p = {.kernel = ay_gemm_i8_pick(isa), .blocks = ay_div_up(k, AY_I8_BLOCK)};
+    p.pass = ay_div_up(p.blocks, ay_div_up(p.blocks, PASS));
+    int64_t nr = p.kernel->nr, nt = NT;
+    p.mt = even(m, MT, p.kernel->mr);
+    p.tiles_m = ay_div_up(m, p.mt);
+    do { /* narrower tiles cost nothing but one reading more of the activations */
+        p.nt = even(n, nt, nr);
+        p.tiles_n = ay_div_up(n, p.nt);
+        nt = p.nt / 2;
+    } while (p.tiles_m * p.tiles_n < (int64_t)threads * TILES_A_THREAD && p.nt > 2 * nr);
+    p.panel = (size_t)(p.pass * AY_I8_BLOCK * nr);
+    p.scales = (size_t)ay_round_up(p.pass * nr * 4, 64);
+    p.stage = ay_i8_stage_bytes(p.kernel, p.pass);
+    p.finish = (size_t)ay_round_up(p.nt * 4, 64);
+    return p;
+}
+
+bool ay_gemm_i8_can(const ay_gemm *g) {
+    ay_i8_weight w;
+    return g->w && g->m >= LEAST_ROWS && g->n >= 16 && g->k >= AY_I8_BLOCK && ay_i8_weight_of(g->w, g->n, g->k, 1, &w);
+}
+
+size_t ay_gemm_i8_scratch(ay_isa isa, int threads, const ay_gemm *g) {
+    plan p = plan_of(isa, threads, g->m, g->n, g->k);
+    return per_thread(&p) * (size_t)threads + 64;
+}
+
+/** One strip of a tile in one pass: all its rows against the panel of blocks b0 .. b0 + nb (doubled ones count on). */
+static void strip(const job *j, int64_t m0, int64_t m1, int64_t n, int cols, int64_t b0, int64_t nb, const uint8_t *b,
+                  const float *scale) {
+    const ay_gemm_i8_row *k = j->p.kernel;
+    for (int64_t m = m0; m < m1; m += k->mr) {
+        int rows = (int)ay_min_i64(k->mr, j->g->m - m);
+        const char *a = j->a + (m * j->room + b0 * rows) * AY_I8_RECORD;
+        float *c = j->g->c + m * j->g->ldc + n;
+        if (cols == k->nr) {
+            k->height[rows - 1](nb, a, b, scale, c, j->g->ldc, b0 > 0);
+            continue;
+        }
+        _Alignas(64) float t[AY_I8_MAX_MR * AY_I8_MAX_NR];
+        k->height[rows - 1](nb, a, b, scale, t, k->nr, false);
+        for (int i = 0; i < rows; i++) {
+            for (int x = 0; x < cols; x++) {
+                float *to = c + i * j->g->ldc + x;
+                *to = b0 > 0 ? *to + t[i * k->nr + x] : t[i * k->nr + x];
+            }
+        }
+    }
+}
+
+static void finish(const job *j, int64_t m0, int64_t m1, int64_t n, int cols, const float *row_scale) {
+    const ay_gemm *g = j->g;
+    ay_finish f = {.alpha = g->alpha,
+                   .scale = row_scale,
+                   .bias = g->bias ? g->bias + n : NULL,
+                   .gate = g->gate ? g->gate + n : NULL,
+                   .act = g->act};
+    if (f.alpha == 1.0f && !f.scale && !f.bias && !f.gate && !g->residual && f.act == AY_ACT_NONE) return;
+    for (int64_t m = m0; m < m1; m++) {
+        if (g->residual) f.residual = g->residual + m * g->ldr + n;
+        j->pack->finish(&f, cols, g->c + m * g->ldc + n);
+    }
+}
+
+static void tile_run(void *arg, int64_t tile, int thread) {
+    const job *j = arg;
+    const plan *p = &j->p;
+    int64_t m0 = tile % p->tiles_m * p->mt, m1 = ay_min_i64(j->g->m, m0 + p->mt), n0 = tile / p->tiles_m * p->nt,
+            n1 = ay_min_i64(j->g->n, n0 + p->nt), nr = p->kernel->nr;
+    char *scratch = j->scratch + (size_t)thread * per_thread(p);
+    uint8_t *b = (uint8_t *)scratch;
+    float *scale = (float *)(scratch + p->panel), *row_scale = (float *)(scratch + p->panel + p->scales + p->stage);
+    ay_i8_panel make = {&j->w, p->kernel, j->a8, j->pack, (int8_t *)scratch + p->panel + p->scales};
+    if (!j->w.run) ay_i8_row_scales(&j->w, n0, n1 - n0, row_scale);
+    for (int64_t b0 = 0, nb; b0 < j->all; b0 += nb) {
+        bool again = b0 >= p->blocks;
+        nb = ay_min_i64(p->pass, (again ? j->all : p->blocks) - b0);
+        for (int64_t n = n0; n < n1; n += nr) {
+            int cols = (int)ay_min_i64(nr, n1 - n);
+            if (again) ay_i8_panel_doubled(&make, n, cols, j->head, b0 - p->blocks, nb, b, j->w.run ? scale : NULL);
+            else ay_i8_panel_make(&make, n, cols, b0, nb, b, j->w.run ? scale : NULL);
+            strip(j, m0, m1, n, cols, b0, nb, b, j->w.run ? scale : NULL);
+            if (b0 + nb == j->all) finish(j, m0, m1, n, cols, j->w.run ? NULL : row_scale + (n - n0));
+        }
+    }
+}
+
+void ay_gemm_i8_run(const ay_exec *ex, const ay_gemm *g, const void *a8) {
+    job j = {.g = g, .pack = ay_pack_pick(ex->isa), .a8 = ay_a8_pick(ex->isa), .head = a8, .scratch = ex->scratch};
+    if (g->m <= 0 || g->n <= 0 || !ay_i8_weight_of(g->w, g->n, g->k, 1, &j.w)) return;
+    j.a = (const char *)a8 + ay_a8_head_bytes(g->k);
+    j.room = ay_a8_room(g->k);
+    j.all = ay_a8_blocks(g->k) + j.head->n;
+    j.p = plan_of(ex->isa, ay_pool_threads(ex->pool), g->m, g->n, g->k);
+    ay_parallel(ex->pool, j.p.tiles_m * j.p.tiles_n, tile_run, &j, ex->stop);
+}
