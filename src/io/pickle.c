@@ -93,7 +93,7 @@ static alloy_status gather(machine *m, ay_pickle_kind kind, int64_t n) {
     ay_pickle v = {.kind = AY_PICKLE_NONE};
     if (above(m) < n) return damaged(m, "it takes from an empty stack");
     if (kind == AY_PICKLE_DICT && n % 2) return damaged(m, "a key without a value");
-    AY_TRY(new_list(m, kind, m->stack.items + m->stack.n - n, n, &v));
+    AY_TRY(new_list(m, kind, n ? m->stack.items + m->stack.n - n : NULL, n, &v));
     m->stack.n -= n;
     return push(m, v);
 }
