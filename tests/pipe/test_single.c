@@ -160,6 +160,43 @@ static void test_markers(void **state) {
     json_decref(j);
 }
 
+static json_t *info(ay_test *t, const char *path) {
+    char *text = NULL;
+    json_t *j = NULL;
+    assert_ok(t->cx, alloy_info(t->cx, path, &text));
+    assert_ok(t->cx, ay_json_parse(t->cx, path, text, strlen(text), &j));
+    alloy_free(text);
+    return j;
+}
+
+/* What a file is, also of one whose ending says something else. */
+static void test_info(void **state) {
+    ay_test *t = *state;
+    static const char *const pipelines[] = {"FluxPipeline", "FluxPipeline", "StableDiffusionPipeline", "StableDiffusionPipeline",
+                                            "StableDiffusionXLPipeline", "StableDiffusion3Pipeline", "StableDiffusion3Pipeline"};
+    static const int components[] = {4, 4, 3, 3, 4, 5, 4};
+    for (int i = 0; i < CASES; i++) {
+        const char *folder = ay_flux_checkpoint(t, &cases[i].folder), *file = ay_test_path(t, "model.ckpt");
+        ay_single_case c = ay_single_make(t, cases[i].rules, folder, 0);
+        assert_ok(t->cx, ay_rename(t->cx, ay_single_write(t, &c, "model.safetensors", "", ""), file));
+        json_t *j = info(t, file), *parts = json_object_get(j, "components"), *p;
+        int64_t sum = 0;
+        size_t k;
+        assert_string_equal(json_string_value(json_object_get(j, "kind")), "safetensors");
+        assert_string_equal(json_string_value(json_object_get(j, "pipeline")), pipelines[i]);
+        assert_string_equal(json_string_value(json_object_get(j, "type")), cases[i].type);
+        assert_int_equal(json_array_size(parts), components[i]);
+        json_array_foreach(parts, k, p) sum += json_integer_value(json_object_get(p, "parameters"));
+        assert_int_equal(sum, json_integer_value(json_object_get(j, "parameters")));
+        json_decref(j);
+    }
+    json_t *j = info(t, ay_test_golden(t, "gguf/types.gguf"));
+    assert_string_equal(json_string_value(json_object_get(j, "kind")), "gguf");
+    assert_null(json_object_get(j, "pipeline"));
+    assert_contains(json_string_value(json_object_get(j, "note")), "of no model that alloy knows");
+    json_decref(j);
+}
+
 static void fails(ay_test *t, const char *file, const char *base, alloy_status status, const char *words) {
     assert_int_equal(convert(t, file, base, "bad", "float16"), status);
     print_message("%s\n", alloy_error(t->cx));
@@ -189,7 +226,7 @@ static void test_what_is_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        AY_TEST(test_same_packages), AY_TEST(test_denoiser_alone), AY_TEST(test_averages), AY_TEST(test_pickles), AY_TEST(test_left_out_projection), AY_TEST(test_markers), AY_TEST(test_what_is_refused),
+        AY_TEST(test_same_packages), AY_TEST(test_denoiser_alone), AY_TEST(test_averages), AY_TEST(test_pickles), AY_TEST(test_left_out_projection), AY_TEST(test_markers), AY_TEST(test_info), AY_TEST(test_what_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
