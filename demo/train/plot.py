@@ -8,12 +8,14 @@ import sys
 from PIL import Image, ImageDraw
 
 WIDTH, HEIGHT, MARGIN = 760, 220, 46
-INKS = [(36, 84, 214), (214, 36, 40), (32, 158, 72)]
+INKS = [(36, 84, 214), (214, 36, 40), (32, 158, 72), (140, 52, 176)]
 
 
 def read(path):
     with open(path, newline="") as f:
         rows = list(csv.reader(f))
+    kept = [k for k, name in enumerate(rows[0]) if name != "rate"]
+    rows = [[row[k] for k in kept] for row in rows]
     return rows[0], [[float(v) for v in row] for row in rows[1:]]
 
 

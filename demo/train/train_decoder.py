@@ -24,8 +24,8 @@ def generated_pictures(made, pick):
 
 
 def main():
-    args = arguments(model="demo/model", until="23:59", batch=8, rate=2e-3, noise=0.15, square=4.0, free=0.1, freedom=0.7, seed=9,
-                     warm=15, average=0.995, generated="", save_seconds=120)
+    args = arguments(model="demo/model", until="23:59", batch=8, rate=2e-3, warm=15, average=0.995, noise=0.15, square=4.0,
+                     flaw=0.12, far=10.0, free=0.1, freedom=0.7, seed=9, generated="", save_seconds=120)
     torch.manual_seed(args.seed)
     vae = load_vae(os.path.join(args.work, "vae.pt")).to(memory_format=torch.channels_last)
     with open(args.model + "/vae/config.json", encoding="utf-8") as f:
@@ -43,6 +43,7 @@ def main():
         average.weights, average.steps = state["decoder"], state["step"]
         step, spent = state["step"], state["spent"]
     made = torch.load(os.path.join(args.work, args.generated)) if args.generated else None
+    half, hard = args.batch // 2, []
     log, began = Log(os.path.join(args.work, "decoder.csv"), ["loss", "l1"]), time.time() - spent
     saved, total = time.time(), spent + seconds_until(args.until)
     while (clock := time.time() - began) < total:
@@ -57,10 +58,16 @@ def main():
             amount = args.noise * spread * torch.rand(len(x), 1, 1, 1, generator=generator) ** 2
             latents = latents + amount * torch.randn(latents.shape, generator=generator)
             if made:
-                half = args.batch // 2
-                x[:half], latents[:half] = generated_pictures(made, [rng.randrange(len(made["latents"])) for _ in range(half)])
+                again = [len(hard) > 30 and rng.random() < 0.4 for _ in range(half)]
+                pick = [rng.choice(hard) if a else rng.randrange(len(made["latents"])) for a in again]
+                x[:half], latents[:half] = generated_pictures(made, pick)
         error = (vae.decode(latents).sample - x).abs()
-        loss = (edge_weight(x) * (error + args.square * error ** 2)).mean()
+        weight = edge_weight(x)
+        far = ((error.square().sum(1) + 1e-6).sqrt() - args.flaw).relu() * (weight[:, 0] < 1.2)     # specks on even ground
+        loss = (weight * (error + args.square * error ** 2)).mean() + args.far * far.square().mean()
+        if made:                                   # the pictures with the worst flaws come again
+            flaws = far[:half].detach().square().sum((1, 2))
+            hard = (hard + [k for k, flaw in zip(pick, flaws) if flaw > 0.5])[-300:]
         decoder.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
