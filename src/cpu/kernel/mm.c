@@ -13,6 +13,7 @@ enum {
     NT = 768,         /* B of a tile: 1.5 MiB of the third cache a thread */
     MT = 1024,
     LEAST = 192,        /* a tile's side below which packing would show */
+    SMALLEST = 48,      /* but a core without work costs more than packing does */
     TILES_A_THREAD = 6, /* so that threads finish together */
 };
 
@@ -55,7 +56,8 @@ ay_mm_plan ay_mm_plan_make(ay_isa isa, int threads, int64_t batch, int64_t m, in
         p.nt = even(n, nt, nr);
         p.tiles_m = ay_div_up(m, p.mt);
         p.tiles_n = ay_div_up(n, p.nt);
-        bool wide = p.nt > LEAST, tall = p.mt > LEAST;
+        int64_t least = batch * p.tiles_m * p.tiles_n < threads ? SMALLEST : LEAST;
+        bool wide = p.nt > least, tall = p.mt > least;
         if (batch * p.tiles_m * p.tiles_n >= want || (!wide && !tall)) break;
         if (tall && (p.mt > p.nt || !wide)) mt = p.mt / 2;
         else nt = p.nt / 2;
