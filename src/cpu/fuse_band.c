@@ -84,6 +84,9 @@ static alloy_status try_band(ay_plan *pl, ay_val v) {
     if (result == AY_NO_VALUE || !fits(pl, n) || !only_mine(pl, made) || !maker(pl, made, &anchor, &act)) return ALLOY_OK;
     enum { UP_FROM = 256 << 10 }; /* an upsampled picture is worth not writing sooner than a normalised one */
     bool up = ay_plan_node(pl, anchor)->op == AY_OP_UPSAMPLE && pl->band_from != SIZE_MAX;
+    ay_weight w;
+    ay_plan_weight(pl, n->in[1], &w);
+    up = up && !ay_plan_conv_int8(pl, n, &w); /* others may share the eight-bit form of a whole picture */
     if (!large(pl, made, up && pl->band_from > UP_FROM ? UP_FROM : pl->band_from)) return ALLOY_OK;
     ay_fused *f = fused_of(pl, result);
     if (!f) return ay_nomem(pl->cx);

@@ -272,6 +272,8 @@ alloy_status ay_build_rope(ay_plan *pl, const ay_fused *f);
 alloy_status ay_build_conv(ay_plan *pl, const ay_fused *f);       /* step_conv.c */
 /** Operands of a convolution: x (only seen, not copied, where `pre`), weight, bias, residual, result. */
 alloy_status ay_build_band(ay_plan *pl, const ay_fused *f);       /* step_band.c */
+/** Whether conv node n, of one group and two spatial dims, multiplies in integers; w: its stored weight. */
+bool ay_plan_conv_int8(const ay_plan *pl, const ay_node *n, const ay_weight *w);
 alloy_status ay_build_conv_transpose(ay_plan *pl, const ay_fused *f);
 alloy_status ay_build_pool(ay_plan *pl, const ay_fused *f);
 alloy_status ay_build_norm(ay_plan *pl, const ay_fused *f);       /* step_norm.c */

@@ -18,7 +18,7 @@ static alloy_status run_a8(ay_run *r, const ay_step *s) {
     const float *x = ay_at(r, p->x);
     char *out = ay_at(r, p->out);
     if (f->picture) {
-        ay_a8_picture_run(&r->ex, &(ay_a8_picture){f->m, f->k, f->plane, x, (float)f->tolerance, out});
+        ay_a8_picture_run(&r->ex, &(ay_a8_picture){.n = f->m, .c = f->k, .plane = f->plane, .x = x, .tolerance = (float)f->tolerance, .out = out});
         return ALLOY_OK;
     }
     int64_t total = 1;

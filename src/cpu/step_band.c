@@ -10,7 +10,12 @@
 
 #include <string.h>
 
-enum { BAND_BYTES = 4 << 20, MOST_BANDS_BYTES = 64 << 20, ROWS = 8 /* a band is a multiple of these */ };
+enum {
+    BAND_BYTES = 4 << 20, /* a thread */
+    MOST_BANDS_BYTES = 64 << 20,
+    INT8_BYTES = 8 << 20, /* for any number of threads: what is quantised together decides on scales */
+    ROWS = 8              /* a band is a multiple of these */
+};
 
 typedef struct band_args {
     ay_conv c;         /* as over the whole input, made in one piece */
@@ -21,7 +26,8 @@ typedef struct band_args {
     ay_act act;
     bool pair;
     int64_t pair_o;
-    size_t picture_bytes, raw_bytes; /* parts of the scratch before the convolution's own */
+    bool int8, pair_int8; /* products in integers: each band is quantised by itself */
+    size_t picture_bytes, raw_bytes, a8_bytes; /* parts of the scratch before the convolution's own */
     ay_ref x, scale, shift, bias, residual, y, pair_bias, pair_y;
 } band_args;
 
@@ -32,6 +38,7 @@ typedef struct fill_job {
     const ay_norm_row *row;
     const float *x, *scale, *shift; /* of one sample */
     float *picture, *raw;
+    void *a8;
     int64_t lo, hi;                 /* rows of the convolution's input that the band needs */
     int64_t was_lo, was_hi;         /* those that are there already */
     int64_t raw_lo, raw_hi;         /* pair: rows of x */
@@ -81,12 +88,23 @@ typedef struct sample { /* pointers of one picture of the batch */
     float *y, *pair_y;
 } sample;
 
-static void run_pair(const ay_exec *ex, const band_args *a, const sample *s, const float *raw, int64_t r0, int64_t n) {
+/* The convolution, in integers after its input was quantised into `a8`, or in floats. */
+static void multiply(const ay_exec *ex, bool int8, const ay_conv *c, void *a8) {
+    if (!int8) {
+        ay_conv_run(ex, c);
+        return;
+    }
+    ay_a8_picture_run(ex, &(ay_a8_picture){.n = 1, .c = c->c, .plane = c->in[1] * c->in[2], .pitch = c->x_plane, .x = c->x,
+                                           .tolerance = ay_i8_tolerance(c->w), .out = a8});
+    ay_conv_i8_run(ex, c, a8);
+}
+
+static void run_pair(const ay_exec *ex, const band_args *a, const sample *s, const float *raw, int64_t r0, int64_t n, void *a8) {
     int64_t width = a->c.in[2];
     ay_conv c = {.n = 1, .c = a->c.c, .o = a->pair_o, .groups = 1, .in = {1, n, width}, .out = {1, n, width},
                  .kernel = {1, 1, 1}, .stride = {1, 1, 1}, .dilation = {1, 1, 1}, .x = raw, .w = &a->pair_w,
                  .bias = s->pair_bias, .y = s->pair_y + r0 * width, .x_plane = a->rows * width, .y_plane = a->c.in[1] * width};
-    ay_conv_run(ex, &c);
+    multiply(ex, a->pair_int8, &c, a8);
 }
 
 static void run_band(const ay_exec *ex, fill_job *j, const sample *s, int64_t r0, int64_t r1) {
@@ -112,16 +130,17 @@ static void run_band(const ay_exec *ex, fill_job *j, const sample *s, int64_t r0
     c.residual = s->residual ? s->residual + r0 * out_w : NULL;
     c.y = s->y + r0 * out_w;
     c.y_plane = a->c.out[1] * out_w;
-    ay_conv_run(ex, &c);
-    if (j->raw) run_pair(ex, a, s, j->raw, r0, r1 - r0);
+    multiply(ex, a->int8, &c, j->a8);
+    if (j->raw) run_pair(ex, a, s, j->raw, r0, r1 - r0, j->a8);
 }
 
 static alloy_status run_bands(ay_run *r, const ay_step *s) {
     const band_args *a = s->args;
     char *scratch = r->ex.scratch;
     ay_exec ex = r->ex;
-    ex.scratch = scratch + a->picture_bytes + a->raw_bytes;
-    ex.scratch_bytes -= a->picture_bytes + a->raw_bytes;
+    size_t before = a->picture_bytes + a->raw_bytes + a->a8_bytes;
+    ex.scratch = scratch + before;
+    ex.scratch_bytes -= before;
     const float *x = ay_at(r, a->x), *scale = ay_at(r, a->scale), *shift = ay_at(r, a->shift), *res = ay_at(r, a->residual);
     float *y = ay_at(r, a->y);
     int64_t in = a->c.in[1] / a->fh * (a->c.in[2] / a->fw), out = a->c.out[1] * a->c.out[2];
@@ -131,6 +150,7 @@ static alloy_status run_bands(ay_run *r, const ay_step *s) {
                       .pair_bias = ay_at(r, a->pair_bias), .pair_y = ay_at(r, a->pair_y)};
         fill_job j = {.a = a, .row = ay_norm_pick(ex.isa), .x = one.x, .scale = one.scale, .shift = one.shift,
                       .picture = (float *)(void *)scratch,
+                      .a8 = scratch + a->picture_bytes + a->raw_bytes,
                       .raw = a->pair ? (float *)(void *)(scratch + a->picture_bytes) : NULL};
         for (int64_t r0 = 0; r0 < a->c.out[1] && !ay_stopped(r->cx); r0 += a->rows)
             run_band(&ex, &j, &one, r0, ay_min_i64(a->c.out[1], r0 + a->rows));
@@ -202,11 +222,13 @@ static void fill_args(const ay_plan *pl, const ay_fused *f, const operands *o, b
     a->fh = a->normed ? 1 : made->attr.upsample.fh;
     a->fw = a->normed ? 1 : made->attr.upsample.fw;
     ay_plan_weight(pl, n->in[1], &a->w);
+    a->int8 = ay_plan_conv_int8(pl, n, &a->w);
     if (f->pair == AY_NO_VALUE) return;
     const ay_node *pair = ay_plan_node(pl, f->pair);
     a->pair = true;
     a->pair_o = pair->type.dim[1];
     ay_plan_weight(pl, pair->in[1], &a->pair_w);
+    a->pair_int8 = ay_plan_conv_int8(pl, pair, &a->pair_w);
 }
 
 /* Rows a band: enough that the product of each is a large one, few enough that they stay in the cache. */
@@ -214,11 +236,20 @@ static void size_bands(const ay_plan *pl, band_args *a) {
     const ay_conv *c = &a->c;
     int64_t reach = (c->kernel[1] - 1) * c->dilation[1] + 1, row = c->c * c->in[2] * 4;
     int64_t room = ay_min_i64(MOST_BANDS_BYTES, (int64_t)BAND_BYTES * ay_plan_threads(pl));
+    if (a->int8 || a->pair_int8) room = INT8_BYTES;
     int64_t rows = (room / row - reach) / c->stride[1] / ROWS * ROWS;
     a->rows = ay_min_i64(c->out[1], ay_max_i64(ROWS, rows));
     a->cap = ay_min_i64(c->in[1], (a->rows - 1) * c->stride[1] + reach);
     a->picture_bytes = (size_t)ay_div_up(a->cap * row, 64) * 64;
     a->raw_bytes = a->pair ? (size_t)ay_div_up(a->rows * row, 64) * 64 : 0;
+    a->a8_bytes = a->int8 || a->pair_int8 ? (size_t)ay_round_up((int64_t)ay_a8_bytes(a->cap * c->in[2], c->c), 64) : 0;
+}
+
+static size_t scratch_of(const ay_plan *pl, bool int8, const ay_conv *c) {
+    ay_isa isa = (ay_isa)pl->cx->isa;
+    if (!int8) return ay_conv_scratch(isa, ay_plan_threads(pl), c);
+    size_t a8 = ay_a8_picture_scratch(1, c->c, c->in[1] * c->in[2]), conv = ay_conv_i8_scratch(isa, ay_plan_threads(pl), c);
+    return a8 > conv ? a8 : conv;
 }
 
 /* Of one band: its geometry decides how a product is cut. */
@@ -231,7 +262,7 @@ static size_t conv_scratch(const ay_plan *pl, const band_args *a) {
         c.out[1] = i ? left : a->rows;
         c.in[1] = ay_min_i64(a->cap, a->c.in[1]);
         if (c.out[1] == 0) continue;
-        size_t bytes = ay_conv_scratch((ay_isa)pl->cx->isa, ay_plan_threads(pl), &c);
+        size_t bytes = scratch_of(pl, a->int8, &c);
         if (a->pair) {
             ay_conv one = c;
             one.o = a->pair_o;
@@ -239,7 +270,7 @@ static size_t conv_scratch(const ay_plan *pl, const band_args *a) {
             one.before[1] = one.before[2] = 0;
             one.in[1] = one.out[1] = c.out[1];
             one.w = &a->pair_w;
-            size_t more = ay_conv_scratch((ay_isa)pl->cx->isa, ay_plan_threads(pl), &one);
+            size_t more = scratch_of(pl, a->pair_int8, &one);
             if (more > bytes) bytes = more;
         }
         if (bytes > most) most = bytes;
@@ -250,11 +281,20 @@ static size_t conv_scratch(const ay_plan *pl, const band_args *a) {
 static void note(ay_plan *pl, ay_step *s, const band_args *a) {
     const ay_conv *c = &a->c;
     double taps = (double)(c->kernel[1] * c->kernel[2]), out = (double)(c->n * c->out[1] * c->out[2]);
-    s->flops = 2 * out * (double)c->c * ((double)c->o * taps + (double)a->pair_o);
+    *(a->int8 ? &s->int8_ops : &s->flops) += 2 * out * (double)c->c * (double)c->o * taps;
+    *(a->pair_int8 ? &s->int8_ops : &s->flops) += 2 * out * (double)c->c * (double)a->pair_o;
     s->bytes = 4.0 * ((double)(c->n * c->c * (c->in[1] / a->fh) * (c->in[2] / a->fw)) + out * (double)(c->o + a->pair_o));
-    ay_step_what(pl, s, "conv 1x%lldx%lld%s %lld->%lld to 1x%lldx%lld, %s in bands", (long long)c->kernel[1],
+    ay_step_what(pl, s, "conv 1x%lldx%lld%s %lld->%lld to 1x%lldx%lld, %s in bands%s", (long long)c->kernel[1],
                  (long long)c->kernel[2], a->pair ? " and 1x1x1" : "", (long long)c->c, (long long)(c->o + a->pair_o),
-                 (long long)c->out[1], (long long)c->out[2], a->normed ? "normalised" : "upsampled");
+                 (long long)c->out[1], (long long)c->out[2], a->normed ? "normalised" : "upsampled", a->int8 ? ", in int8" : "");
+}
+
+bool ay_plan_conv_int8(const ay_plan *pl, const ay_node *n, const ay_weight *w) {
+    const ay_type *x = ay_type_of(pl->g, n->in[0]), *t = ay_type_of(pl->g, n->in[1]);
+    if (!pl->int8 || x->rank != 4 || n->attr.conv.groups != 1) return false;
+    ay_conv c = {.n = x->dim[0], .c = x->dim[1], .o = n->type.dim[1], .groups = 1, .in = {1, x->dim[2], x->dim[3]},
+                 .out = {1, n->type.dim[2], n->type.dim[3]}, .kernel = {1, t->dim[2], t->dim[3]}, .w = w};
+    return ay_conv_i8_can(&c) && ay_i8_is_accurate(w);
 }
 
 /* Whether the result may lie where x lay: rows are written only after they were taken in, and nothing is larger. */
@@ -280,7 +320,7 @@ static alloy_status add_step(ay_plan *pl, const operands *o, const band_args *a)
     ay_step_weight(s, &p->w);
     if (a->pair) ay_step_weight(s, &p->pair_w);
     note(pl, s, a);
-    return ay_step_scratch(pl, s, a->picture_bytes + a->raw_bytes + conv_scratch(pl, a));
+    return ay_step_scratch(pl, s, a->picture_bytes + a->raw_bytes + a->a8_bytes + conv_scratch(pl, a));
 }
 
 alloy_status ay_build_band(ay_plan *pl, const ay_fused *f) {

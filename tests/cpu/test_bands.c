@@ -7,6 +7,7 @@
 #include "../support/engine_graphs.h"
 #include "cpu/plan.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,6 +137,91 @@ static void test_random(void **state) {
     assert_true(banded > seeds); /* they are what is tested here */
 }
 
+/* ---- in integers ----------------------------------------------------------------------------------------------------- */
+
+/* Weights of rank 4 as int8 codes with a scale for each output channel; vectors as floats. */
+static void bind_int8(ay_graph *g, ay_arena *arena, uint64_t *seed) {
+    for (int i = 0; i < g->n_nodes; i++) {
+        ay_node *n = &g->nodes[i];
+        if (n->op != AY_OP_PARAM) continue;
+        int64_t count = ay_type_count(&n->type), rows = n->type.dim[0], k = count / rows;
+        float *f = ay_alloc(arena, (size_t)count * sizeof *f);
+        int8_t *codes = ay_alloc(arena, (size_t)count);
+        uint16_t *scale = ay_alloc(arena, (size_t)rows * sizeof *scale);
+        for (int64_t e = 0; e < count; e++) {
+            codes[e] = (int8_t)((int)(ay_test_random(seed) >> 40) % 255 - 127);
+            f[e] = 0.5f + (float)codes[e] / 254;
+        }
+        for (int64_t r = 0; r < rows; r++) {
+            float s = 1 / (74 * sqrtf((float)k));
+            ay_convert_from_f32(AY_F16, &s, 1, &scale[r]);
+        }
+        n->weight->data = f;
+        if (n->type.rank != 4) continue;
+        n->weight->store = AY_STORE_BLOCK;
+        n->weight->data_dtype = AY_I8;
+        n->weight->data = codes;
+        n->weight->scale_dtype = AY_F16;
+        n->weight->scale = scale;
+        n->weight->scale_dim[0] = rows;
+        for (int d = 1; d < 4; d++) n->weight->scale_dim[d] = 1;
+    }
+}
+
+enum { C8 = 32, H8 = 264, W8 = 256 }; /* larger than a band in integers */
+
+static int run_int8(ay_ctx *cx, const ay_graph *g, const float *x, float *y, bool int8, size_t from) {
+    ay_program *p = NULL;
+    ay_compile_opts o = {.int8_activations = int8, .band_from = from};
+    assert_ok(cx, ay_cpu_compile(cx, g, &o, &p));
+    assert_true(ay_plan_memory_ok(p));
+    int both = 0;
+    for (int i = 0; i < p->n_steps; i++) both += strstr(p->steps[i].what, "in bands, in int8") != NULL;
+    memset(p->slab, 0xff, p->slab_bytes);
+    ay_tensor in = {"x", ay_shape(AY_F32, 4, 1, C8, H8, W8), (void *)(uintptr_t)x}, out = {"y", ay_shape(AY_F32, 4, 1, C8, H8, W8), y};
+    assert_ok(cx, ay_program_run(cx, p, &in, 1, &out, 1));
+    ay_program_free(&p);
+    return both;
+}
+
+static double apart(const float *a, const float *b, int64_t n) {
+    double d = 0, size = 0;
+    for (int64_t i = 0; i < n; i++) d += ((double)a[i] - b[i]) * ((double)a[i] - b[i]), size += (double)b[i] * b[i];
+    return sqrt(d / size);
+}
+
+static void test_int8(void **state) {
+    uint64_t seed = 11;
+    int64_t n = (int64_t)C8 * H8 * W8;
+    float *x = malloc((size_t)n * sizeof *x), *y[3];
+    for (int i = 0; i < 3; i++) y[i] = malloc((size_t)n * sizeof *x);
+    for (int64_t i = 0; i < n; i++) x[i] = ay_test_uniform(&seed) * 2 - 1;
+    ay_graph *g = ay_graph_new(cxs[0]);
+    ay_val v = ay_input(g, "x", ay_shape(AY_F32, 4, 1, C8, H8, W8));
+    ay_push(g, "first");
+    v = resnet(g, v, C8 / 2, true); /* its shortcut in a pair, of which one is in integers */
+    ay_pop(g);
+    v = ay_conv2d_layer(g, "wide", v, C8, 1, 1, 0, true);
+    ay_push(g, "second");
+    v = resnet(g, v, C8, false);
+    ay_pop(g);
+    ay_set_output(g, "y", v);
+    bind_int8(g, g->arena, &seed);
+    assert_int_equal(run_int8(cxs[0], g, x, y[0], false, 1), 0);
+    assert_int_equal(run_int8(cxs[0], g, x, y[1], true, SIZE_MAX), 0);
+    double whole = apart(y[1], y[0], n);
+    for (int t = 0; t < N_THREADS; t++) {
+        assert_int_equal(run_int8(cxs[t], g, x, t ? y[2] : y[1], true, 1), 3); /* 16 channels are not quantised */
+        if (t) assert_memory_equal(y[1], y[2], (size_t)n * sizeof *x);
+    }
+    double bands = apart(y[1], y[0], n);
+    if (!(whole > 1e-4 && whole < 0.02 && bands > 1e-4 && bands < 0.02 && bands < 1.1 * whole))
+        fail_msg("in integers %g from floats as a whole, %g in bands", whole, bands);
+    ay_graph_free(g);
+    free(x);
+    for (int i = 0; i < 3; i++) free(y[i]);
+}
+
 /* ---- memory ---------------------------------------------------------------------------------------------------------- */
 
 static ay_graph *graph_decoder_end(ay_ctx *cx, uint64_t *seed, ay_dtype t) {
@@ -178,6 +264,6 @@ static void test_peak(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random), cmocka_unit_test(test_peak)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random), cmocka_unit_test(test_int8), cmocka_unit_test(test_peak)};
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

@@ -126,11 +126,12 @@ static void picture_tile(void *arg, int64_t tile, int thread) {
     const job *j = arg;
     const ay_a8_picture *q = j->picture;
     int64_t tiles = ay_div_up(q->plane, PIXELS), at = tile / tiles, p0 = tile % tiles * PIXELS, n = ay_min_i64(PIXELS, q->plane - p0);
+    int64_t pitch = q->pitch ? q->pitch : q->plane;
     float *stats = j->stats + tile * 2 * j->blocks;
     for (int64_t b = 0; b < j->blocks; b++) {
-        const float *x = q->x + (at * q->c + b * AY_I8_BLOCK) * q->plane + p0;
+        const float *x = q->x + (at * q->c + b * AY_I8_BLOCK) * pitch + p0;
         float sums[2] = {0, 0};
-        j->row->pixels(n, x, q->plane, j->out + ((at * q->plane + p0) * j->room + b) * AY_I8_RECORD, j->room * AY_I8_RECORD, sums);
+        j->row->pixels(n, x, pitch, j->out + ((at * q->plane + p0) * j->room + b) * AY_I8_RECORD, j->room * AY_I8_RECORD, sums);
         stats[b] = sums[0];
         stats[j->blocks + b] = sums[1];
     }
@@ -140,12 +141,13 @@ static void picture_again(void *arg, int64_t tile, int thread) {
     const job *j = arg;
     const ay_a8_picture *q = j->picture;
     int64_t tiles = ay_div_up(q->plane, PIXELS), at = tile / tiles, p0 = tile % tiles * PIXELS, n = ay_min_i64(PIXELS, q->plane - p0);
+    int64_t pitch = q->pitch ? q->pitch : q->plane;
     for (int32_t e = 0; e < j->head->n; e++) {
         int64_t b = j->head->block[e];
-        const float *x = q->x + (at * q->c + b * AY_I8_BLOCK) * q->plane + p0;
+        const float *x = q->x + (at * q->c + b * AY_I8_BLOCK) * pitch + p0;
         for (int64_t p = 0; p < n; p++) {
             char *pixel = j->out + (at * q->plane + p0 + p) * j->room * AY_I8_RECORD;
-            double_block(j, x + p, q->plane, AY_I8_BLOCK, pixel + b * AY_I8_RECORD, pixel + (j->blocks + e) * AY_I8_RECORD);
+            double_block(j, x + p, pitch, AY_I8_BLOCK, pixel + b * AY_I8_RECORD, pixel + (j->blocks + e) * AY_I8_RECORD);
         }
     }
 }

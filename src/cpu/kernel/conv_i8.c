@@ -130,7 +130,7 @@ static void finish(const job *j, int64_t at, int64_t m0, int64_t m1, int64_t o0,
             int count = (int)ay_min_i64(CHUNK_P, m1 - m);
             j->pack->turn(AY_F32, sums + (m - m0) * j->p.nt + (o - o0), j->p.nt, count, count, on, t);
             for (int64_t i = 0; i < on; i++) {
-                int64_t to = (at * c->o + o + i) * j->p.pixels + m;
+                int64_t to = (at * c->o + o + i) * (c->y_plane ? c->y_plane : j->p.pixels) + m;
                 if (row_scale) f.alpha = row_scale[o - o0 + i];
                 f.bias_all = c->bias ? c->bias[o + i] : 0;
                 f.residual = c->residual ? c->residual + to : NULL;

@@ -86,6 +86,7 @@ typedef struct ay_a8_picture {
     const float *x;
     float tolerance;
     void *out;
+    int64_t pitch; /* from channel to channel of x; 0: plane */
 } ay_a8_picture;
 size_t ay_a8_picture_scratch(int64_t n, int64_t c, int64_t plane);
 void ay_a8_picture_run(const ay_exec *ex, const ay_a8_picture *q);
