@@ -235,7 +235,7 @@ static void test_pictures(void **state) {
             size_t bytes = ay_a8_picture_scratch(batch, c, plane);
             double sums[8] = {0};
             ay_exec ex = {kc.pool[1 + i % KC_THREADS], levels[l], NULL, kc_scratch(bytes), bytes};
-            ay_a8_picture_run(&ex, &(ay_a8_picture){batch, c, plane, x, tolerance, out});
+            ay_a8_picture_run(&ex, &(ay_a8_picture){.n = batch, .c = c, .plane = plane, .x = x, .tolerance = tolerance, .out = out});
             for (int64_t p = 0; p < batch * plane; p++) {
                 records t = records_of_pixel(out, c, p);
                 check_records("pixel", levels[l], &t, x + p / plane * c * plane + p % plane, plane, c, sums);
@@ -478,7 +478,7 @@ static void run_conv(ay_conv *c, const expected *e, bool whole, const char *what
             char *x8 = kc_bytes(ay_a8_bytes(c->n * plane, c->c));
             c->y = kc_floats(e->count);
             ay_exec ex = {kc.pool[t], levels[l], NULL, kc_scratch(bytes), bytes}, qx = {kc.pool[t], levels[l], NULL, kc_scratch(more), more};
-            ay_a8_picture_run(&qx, &(ay_a8_picture){c->n, c->c, plane, c->x, e->tolerance, x8});
+            ay_a8_picture_run(&qx, &(ay_a8_picture){.n = c->n, .c = c->c, .plane = plane, .x = c->x, .tolerance = e->tolerance, .out = x8});
             ay_conv_i8_run(&ex, c, x8);
             if (t == 1) conv_reference(c, x8, whole, e);
             for (int64_t i = 0; i < e->count && t == 1; i++) kc_near(what, levels[l], i, e->want[i], c->y[i], e->bound[i]);
