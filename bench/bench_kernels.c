@@ -336,7 +336,7 @@ static void conv_i8_row(bench *b, ay_conv a, ay_dtype t) {
                    .data_dtype = t, .data = data, .scale_dtype = AY_F16, .scale_dim = {a.o, a.c / run, 1, 1}, .scale = scales};
     a.w = &w;
     a.y = y;
-    i8_conv p = {a, {1, a.c, side * side, a.x, ay_i8_tolerance(&w), scales + a.o * a.c}};
+    i8_conv p = {a, {.n = 1, .c = a.c, .plane = side * side, .x = a.x, .tolerance = ay_i8_tolerance(&w), .out = scales + a.o * a.c}};
     need_scratch(b, ay_a8_picture_scratch(1, a.c, side * side));
     need_scratch(b, ay_conv_i8_scratch(b->ex.isa, b->threads, &a));
     double ours[16], part[16], gop = 2e-9 * (double)a.o * (double)k * (double)(a.out[1] * a.out[2]);
