@@ -219,7 +219,7 @@ static alloy_status fit(conversion *v) {
 
 static alloy_status open_part(conversion *v, const ay_model_part *p, ay_source **out) {
     const ay_single_part *part = ay_single_find(&v->single, p->row->folder);
-    if (part) return ay_single_source(v->cx, part, v->source, p->cfg, out);
+    if (part) return ay_single_source(v->cx, &v->single, part, v->source, p->cfg, out);
     char *dir = ay_path_join(v->m->arena, v->folder, p->row->folder);
     if (!dir) return ay_nomem(v->cx);
     AY_TRY(ay_source_open(v->cx, dir, out));

@@ -173,6 +173,7 @@ typedef struct ay_single {
     ay_source *source;
     ay_single_part parts[AY_MAX_PARTS];
     int n;
+    const char *prefixes[AY_MAX_PARTS + 1]; /* of the parts that have one, NULL-terminated */
 } ay_single;
 
 /** Says what the file is. What the shapes of a component do not tell comes from its config.json in the folder `base` (may be
@@ -184,7 +185,7 @@ const ay_single_part *ay_single_find(const ay_single *s, const char *folder);
 /** Changes a scheduler_config.json as the file's marker tensors say. */
 void ay_single_hints(const ay_single *s, json_t *scheduler);
 /** The tensors of one component. */
-alloy_status ay_single_source(ay_ctx *cx, const ay_single_part *part, const char *path, const void *cfg, ay_source **out);
+alloy_status ay_single_source(ay_ctx *cx, const ay_single *s, const ay_single_part *part, const char *path, const void *cfg, ay_source **out);
 
 alloy_status ay_convert(ay_ctx *cx, const char *source, const alloy_convert_options *o);
 alloy_status ay_run(ay_ctx *cx, const char *model, const alloy_run_options *o);

@@ -127,6 +127,9 @@ static alloy_status find_parts(ay_ctx *cx, ay_single *s, const char *base) {
         if (s->n < AY_MAX_PARTS && find_part(s->source, p, config, &s->parts[s->n])) s->n++;
         json_decref(config);
     }
+    for (int i = 0, n = 0; i < s->n; i++) {
+        if (*s->parts[i].row->prefix) s->prefixes[n++] = s->parts[i].row->prefix;
+    }
     ay_source_focus(s->source, "", false, NULL, NULL);
     return ALLOY_OK;
 }
@@ -162,8 +165,9 @@ void ay_single_hints(const ay_single *s, json_t *scheduler) {
     }
 }
 
-alloy_status ay_single_source(ay_ctx *cx, const ay_single_part *part, const char *path, const void *cfg, ay_source **out) {
+alloy_status ay_single_source(ay_ctx *cx, const ay_single *s, const ay_single_part *part, const char *path, const void *cfg, ay_source **out) {
     AY_TRY(ay_source_open_file(cx, path, out));
     ay_source_focus(*out, part->row->prefix, part->row->flat, part->naming, cfg);
+    if (!*part->row->prefix) ay_source_leave(*out, s->prefixes); /* a denoiser without a prefix beside others that have theirs */
     return ALLOY_OK;
 }

@@ -256,10 +256,15 @@ static const ay_type *find_type(const ay_names *n, const char *name) {
 
 ay_names ay_source_names(const ay_source *s) { return (ay_names){find_type, s}; }
 
+void ay_source_leave(ay_source *s, const char *const *prefixes) { s->others = prefixes; }
+
 /* Whether it is no business of the part that is looked at, or rightly unused there. */
 static bool ignored(const ay_source *s, const ay_arch *arch, const char *name) {
     size_t n = strlen(s->prefix);
     if (strncmp(name, s->prefix, n) != 0 || ay_source_beside(name)) return true;
+    for (const char *const *o = s->others; o && *o; o++) {
+        if (strncmp(name, *o, strlen(*o)) == 0) return true;
+    }
     const char *const *p = s->naming && s->naming->ignore ? s->naming->ignore : arch->ignore;
     for (; p && *p; p++) {
         if (ay_glob(*p, name + n)) return true;

@@ -27,6 +27,8 @@ void ay_source_close(ay_source **s);
  *  NULL: the architecture's own names). `flat`: names without dots, as EMA copies have them. Strings are borrowed; `cfg` is
  *  the architecture's, for the naming's rename(). */
 void ay_source_focus(ay_source *s, const char *prefix, bool flat, const ay_naming *naming, const void *cfg);
+/** Names that begin with one of these (NULL ends; borrowed) belong to other parts, although the prefix looked at is shorter. */
+void ay_source_leave(ay_source *s, const char *const *prefixes);
 /** The same for a whole component folder: the first of the architecture's namings whose keys are there; if none, its own. */
 void ay_source_choose(ay_source *s, const ay_arch *arch, const void *cfg);
 /** The names of what is looked at, without the prefix. */

@@ -14,6 +14,7 @@ struct ay_source {
     int n_files;
     const char *prefix; /* "" unless focused */
     bool flat;
+    const char *const *others; /* prefixes of what is no business of this part, NULL-terminated; or NULL */
     bool scaled; /* some weight of these files has factors beside it */
     const ay_naming *naming;
     const void *cfg;

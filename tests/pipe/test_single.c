@@ -66,6 +66,19 @@ static void test_denoiser_alone(void **state) {
     }
 }
 
+/* The denoiser without its prefix, beside components that have theirs. */
+static void test_denoiser_without_prefix(void **state) {
+    ay_test *t = *state;
+    const char *folder = ay_flux_checkpoint(t, &cases[0].folder);
+    ay_single_case c = ay_single_make(t, cases[0].rules, folder, 0);
+    for (int i = 0; i < c.n; i++) {
+        if (strncmp(c.tensors[i].name, cases[0].denoiser, strlen(cases[0].denoiser)) == 0) c.tensors[i].name += strlen(cases[0].denoiser);
+    }
+    assert_ok(t->cx, convert(t, folder, NULL, "folder", "float16"));
+    assert_ok(t->cx, convert(t, ay_single_write(t, &c, "bare.safetensors", "", ""), folder, "file", "float16"));
+    ay_single_same_packages(t, out(t, "folder"), out(t, "file"));
+}
+
 /* "model.diffusion_model.input_blocks.0.0.weight" to "model_ema.diffusion_modelinput_blocks00weight" */
 static const char *ema_name(ay_test *t, const char *name) {
     char *text = ay_sprintf(t->arena, "model_ema.diffusion_model%s", name + strlen("model.diffusion_model.")), *to = text + strlen("model_ema.");
@@ -226,7 +239,7 @@ static void test_what_is_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        AY_TEST(test_same_packages), AY_TEST(test_denoiser_alone), AY_TEST(test_averages), AY_TEST(test_pickles), AY_TEST(test_left_out_projection), AY_TEST(test_markers), AY_TEST(test_info), AY_TEST(test_what_is_refused),
+        AY_TEST(test_same_packages), AY_TEST(test_denoiser_alone), AY_TEST(test_denoiser_without_prefix), AY_TEST(test_averages), AY_TEST(test_pickles), AY_TEST(test_left_out_projection), AY_TEST(test_markers), AY_TEST(test_info), AY_TEST(test_what_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
