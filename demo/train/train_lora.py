@@ -12,6 +12,7 @@ from common import Log, arguments, cosine
 from encode_latents import training_pair
 from language import phrase, rng_for
 from models import tokens
+from resume_flow import decoder_metric, token_care
 from train_flow import draw_sigmas, image_ids, pack, plain_attention
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "proj_mlp",
@@ -35,8 +36,10 @@ def main():
         set_peft_model_state_dict(pipe.transformer, earlier)
     weights = [p for p in pipe.transformer.parameters() if p.requires_grad]
     data = torch.load(os.path.join(args.work, args.latents))
+    metric = decoder_metric(pipe.vae, data["latents"][:256].float())
     latents = pack((data["latents"].float() - pipe.vae.config.shift_factor) * pipe.vae.config.scaling_factor)
     scenes = [training_pair(data["seed"], data["first"] + k)[0] for k in range(len(latents))]
+    care = torch.stack([token_care(s) for s in scenes])
     optimizer = torch.optim.AdamW(weights, lr=args.rate, betas=(0.9, 0.98), weight_decay=1e-4)
     log, began, places = Log(os.path.join(args.work, "lora.csv"), ["loss"]), time.time(), image_ids()
     for step in range(args.steps):
@@ -52,7 +55,8 @@ def main():
                 hidden_states=torch.lerp(clean, noise, sigma[:, None, None]), timestep=sigma, pooled_projections=pooled,
                 encoder_hidden_states=words, txt_ids=torch.zeros(words.shape[1], 3), img_ids=places,
                 return_dict=False)[0]
-        loss = (answer.float() - (noise - clean)).square().mean()
+        error = (answer.float() - (noise - clean)) @ metric
+        loss = (error.square().mean(2) * care[pick]).mean() / care.mean()
         for group in optimizer.param_groups:
             group["lr"] = cosine(step, args.steps, args.rate, args.rate / 50, 30)
         optimizer.zero_grad(set_to_none=True)
