@@ -67,7 +67,9 @@ int cmd_convert(int argc, char **argv) {
     alloy_convert_options o;
     alloy_convert_options_init(&o);
     bool help = false;
-    const char *size = NULL, *limit = NULL;
+    const char *limit = NULL, *most = NULL;
+    option_list size = {.n = 0};
+    alloy_size sizes[sizeof size.texts / sizeof size.texts[0]];
     option_list lora = {.n = 0};
     alloy_lora loras[sizeof lora.texts / sizeof lora.texts[0]] = {{0}};
     const option options[] = {
@@ -77,12 +79,13 @@ int cmd_convert(int argc, char **argv) {
         {"--quantization", NULL, OPTION_TEXT, &o.quantization, "KIND", "float16 (default), float32, int8 or int4", 0},
         {"--palette", NULL, OPTION_INT, &o.palette, "BITS", "instead: palettes of 4, 6 or 8 bits", 4},
         {"--size-limit", NULL, OPTION_TEXT, &limit, "SIZE", "such as 7GB: more bits where they help most, up to that size", 0},
+        {"--max-package-size", NULL, OPTION_TEXT, &most, "SIZE", "such as 1GB: components that are larger become chains of packages", 0},
         {"--base", NULL, OPTION_TEXT, &o.base, "FOLDER", "for a checkpoint of one file: the diffusers folder that has what it lacks", 0},
         {"--type", NULL, OPTION_TEXT, &o.type, "T", "insist on this model type; it is detected otherwise", 0},
-        {"--target", NULL, OPTION_TEXT, &o.target, "T", "macos14 or macos15 (default: macos15 for int4, else macos14)", 0},
+        {"--target", NULL, OPTION_TEXT, &o.target, "T", "macos14 or macos15 (default: macos15 for int4 and for several sizes, else macos14)", 0},
         {"--width", NULL, OPTION_INT, &o.image_size.width, "W", "pixels (default: the model's own); run can make other sizes", 1},
         {"--height", NULL, OPTION_INT, &o.image_size.height, "H", "pixels", 1},
-        {"--size", NULL, OPTION_TEXT, &size, "WxH", "both at once", 0},
+        {"--size", NULL, OPTION_LIST, &size, "WxH", "both at once; repeated: one package for all these sizes (macOS 15), the first is the default", 0},
         {"--text-length", NULL, OPTION_INT, &o.text_length, "N", "tokens of the long text encoder (default: the model's own)", 1},
         {"--lora", NULL, OPTION_LIST, &lora, "FILE[:X[:Y]]", "bake a LoRA in, at strength X (text encoders: Y); may be repeated", 0},
         {"--components", NULL, OPTION_TEXT, &o.components, "LIST", "only these packages, by name, with commas between", 0},
@@ -94,23 +97,31 @@ int cmd_convert(int argc, char **argv) {
     int n, bad = cli_parse("convert", argc, argv, options, source, 1, &n);
     if (bad) return bad;
     if (help) {
-        cli_help("convert", "SOURCE [OPTIONS]", "Converts a checkpoint, a diffusers folder or one file, to Core ML packages in DIR/NAME/.", options);
+        cli_help("convert", "SOURCE [OPTIONS]", "Converts a checkpoint, a diffusers folder or one file, to Core ML packages in DIR/NAME/. Work in progress is in\n"
+                 "DIR/NAME.partial/; after Ctrl-C or a kill the same command goes on after the last whole tensor.", options);
         return 0;
     }
     if (n != 1) {
         cli_say("alloy convert: say which checkpoint: alloy convert FOLDER, or alloy convert FILE --base FOLDER");
         return 2;
     }
-    if (size && (o.image_size.width || o.image_size.height)) {
+    if (size.n && (o.image_size.width || o.image_size.height)) {
         cli_say("alloy convert: --size says width and height already; leave --width and --height out");
         return 2;
     }
-    if (size && !parse_size(size, &o.image_size)) {
-        cli_say("alloy convert: --size wants WIDTHxHEIGHT, such as 512x768, not \"%s\"", size);
+    for (int i = 0; i < size.n; i++) {
+        if (parse_size(size.texts[i], &sizes[i])) continue;
+        cli_say("alloy convert: --size wants WIDTHxHEIGHT, such as 512x768, not \"%s\"", size.texts[i]);
         return 2;
     }
+    o.sizes = sizes;
+    o.num_sizes = size.n;
     if (limit && !cli_parse_bytes(limit, &o.size_limit)) {
         fprintf(stderr, "alloy convert: --size-limit wants a size, such as 7GB or 900MB, not \"%s\"\n", limit);
+        return 2;
+    }
+    if (most && !cli_parse_bytes(most, &o.max_package_size)) {
+        cli_say("alloy convert: --max-package-size wants a size, such as 1GB or 900MB, not \"%s\"", most);
         return 2;
     }
     if (!parse_loras(&lora, loras)) return 2;

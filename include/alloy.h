@@ -107,7 +107,7 @@ typedef struct alloy_convert_options {
     const char *name;         /**< the folder inside; default: the last part of the source's path */
     const char *quantization; /**< "float16" (default), "float32", "int8", "int4" */
     const char *type;         /**< a model type as list-models shows it; checked against what was detected */
-    const char *target;       /**< "macos14" or "macos15"; default: macos15 for int4, else macos14 */
+    const char *target;       /**< "macos14" or "macos15"; default: macos15 for int4 and for several sizes, else macos14 */
     alloy_size image_size;    /**< pixels */
     int text_length;          /**< tokens of the long text encoder */
     const char *components;   /**< comma-separated package names; default: all */
@@ -119,9 +119,13 @@ typedef struct alloy_convert_options {
     const char *base;         /**< when the source is one file: a diffusers folder for what it lacks (tokenizers, scheduler ...) */
     const alloy_lora *loras;  /**< applied in this order */
     int num_loras;
+    const alloy_size *sizes;  /**< instead of image_size: the first is the default, each is a function of the packages (macOS 15) */
+    int num_sizes;
+    int64_t max_package_size; /**< bytes of one package: larger components become chains of packages; 0: none */
 } alloy_convert_options;
 ALLOY_API void alloy_convert_options_init(alloy_convert_options *o);
-/** Converts the checkpoint `source`, a diffusers folder or one file, to OUTPUT_DIR/NAME/. Nothing appears under that name until it is whole. */
+/** Converts the checkpoint `source`, a diffusers folder or one file, to OUTPUT_DIR/NAME/. Nothing appears under that name until it is
+ *  whole. A conversion that was stopped or killed goes on after the last whole tensor when the same is asked for again. */
 ALLOY_API alloy_status alloy_convert(alloy_ctx *ctx, const char *source, const alloy_convert_options *o);
 
 /* ---- run --------------------------------------------------------------------------------------------------------------- */

@@ -103,6 +103,22 @@ void ay_map_drop(const ay_map *m, size_t offset, size_t bytes) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     size_t begin = offset & ~(page - 1), end = offset + bytes == m->size ? m->size : (offset + bytes) & ~(page - 1);
     if (end > begin) madvise((void *)(uintptr_t)(m->data + begin), end - begin, MADV_DONTNEED);
+    /* Who reads a file from end to end waits less when the system reads ahead of him while he computes. */
+    const size_t ahead = (size_t)16 << 20;
+    if (m->size > ahead && end < m->size - ahead && end > begin) {
+        size_t at = end > begin + ahead ? end : begin + ahead;
+        madvise((void *)(uintptr_t)(m->data + at), end + ahead - at, MADV_WILLNEED);
+    }
+}
+
+void ay_memory_rest(void *p, size_t bytes) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = ((uintptr_t)p + page - 1) & ~(page - 1), end = ((uintptr_t)p + bytes) & ~(page - 1);
+#if defined(__APPLE__)
+    int advice = MADV_FREE;
+#else
+    int advice = MADV_DONTNEED;
+#endif
+    if (p && end > begin) madvise((void *)begin, end - begin, advice);
 }
 
 alloy_status ay_file_read(ay_ctx *cx, const char *path, size_t limit, ay_buf *out) {
@@ -237,6 +253,16 @@ ay_path_kind ay_path_kind_of(const char *path) {
 bool ay_path_is_link(const char *path) {
     struct stat st;
     return lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
+}
+
+void ay_path_stamp(const char *path, ay_buf *out) {
+    struct stat st;
+    if (stat(path, &st) != 0) ay_buf_printf(out, "none");
+#if defined(__APPLE__)
+    else ay_buf_printf(out, "%lld %lld.%09ld", (long long)st.st_size, (long long)st.st_mtimespec.tv_sec, st.st_mtimespec.tv_nsec);
+#else
+    else ay_buf_printf(out, "%lld %lld.%09ld", (long long)st.st_size, (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+#endif
 }
 
 alloy_status ay_path_fail(ay_ctx *cx, const char *path) {

@@ -43,7 +43,7 @@ static alloy_status open_with(ay_ctx *cx, const char *path, int flags, bool appe
     w->held = 0;
     struct stat st;
     /* Never O_APPEND: with it, Linux makes pwrite() append too. */
-    w->fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK | flags, 0666);
+    w->fd = open(path, O_CREAT | O_CLOEXEC | O_NONBLOCK | flags, 0666);
     if (w->fd < 0) w->failed = ay_fail_errno(cx, errno, "create", path, 0);
     else if (fstat(w->fd, &st) != 0) w->failed = ay_fail_errno(cx, errno, "create", path, 0);
     else if (!S_ISREG(st.st_mode)) w->failed = ay_fail(cx, ALLOY_E_IO, "%s: cannot be written: it is no regular file", path);
@@ -58,7 +58,19 @@ static alloy_status open_with(ay_ctx *cx, const char *path, int flags, bool appe
 }
 
 alloy_status ay_writer_open(ay_ctx *cx, const char *path, bool append, ay_writer **out) {
-    return open_with(cx, path, append ? 0 : O_TRUNC, append, out);
+    return open_with(cx, path, O_WRONLY | (append ? 0 : O_TRUNC), append, out);
+}
+
+alloy_status ay_writer_reopen(ay_ctx *cx, const char *path, uint64_t size, ay_writer **out) {
+    AY_TRY(open_with(cx, path, O_RDWR | O_NOFOLLOW, true, out));
+    ay_writer *w = *out;
+    if (size > w->pos) w->failed = ay_fail(cx, ALLOY_E_IO, "%s: has become shorter than the %llu bytes it had", path, (unsigned long long)size);
+    else if (ftruncate(w->fd, (off_t)size) != 0) w->failed = ay_fail_errno(cx, errno, "cut", path, 0);
+    w->pos = size;
+    if (w->failed == ALLOY_OK) return ALLOY_OK;
+    alloy_status s = w->failed;
+    ay_writer_abandon(out);
+    return s;
 }
 
 /* 1: `path` names the file behind `fd`, and the lock on it is ours. 0: somebody else has the lock. -1: it names another file by
@@ -87,7 +99,7 @@ static int clear_leftover(const char *path) {
 alloy_status ay_writer_create(ay_ctx *cx, const char *path, ay_writer **out) {
     for (int tries = 0; tries < 20; tries++) {
         if (clear_leftover(path) == 0) return in_use(cx, path);
-        alloy_status st = open_with(cx, path, O_EXCL, false, out);
+        alloy_status st = open_with(cx, path, O_WRONLY | O_EXCL, false, out);
         struct stat there;
         if (st != ALLOY_OK && tries < 19 && lstat(path, &there) == 0) continue;
         if (st != ALLOY_OK) return st;
@@ -161,6 +173,21 @@ alloy_status ay_writer_put_at(ay_writer *w, uint64_t offset, const void *bytes, 
                    ay_fail(w->cx, ALLOY_E_INTERNAL, "%s: %zu bytes at %llu cannot be overwritten: only %llu were written",
                            w->path, n, (unsigned long long)offset, (unsigned long long)w->pos);
     return write_all(w, offset, bytes, n);
+}
+
+alloy_status ay_writer_flush(ay_writer *w) { return flush(w); }
+
+alloy_status ay_writer_read_at(ay_writer *w, uint64_t offset, void *bytes, size_t n) {
+    AY_TRY(flush(w));
+    for (char *p = bytes; n > 0;) {
+        ssize_t got = pread(w->fd, p, n, (off_t)offset);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return w->failed = ay_fail_errno(w->cx, got < 0 ? errno : EIO, "read", w->path, 0);
+        p += got;
+        offset += (uint64_t)got;
+        n -= (size_t)got;
+    }
+    return ALLOY_OK;
 }
 
 uint64_t ay_writer_pos(const ay_writer *w) { return w->pos; }

@@ -19,11 +19,17 @@ typedef struct ay_sink {
     void *user;
 } ay_sink;
 
+/** How far a weight file has come (weightfile.h). */
+typedef struct ay_weight_mark ay_weight_mark;
+
 /** Where the bytes of PARAMs come from while a package is written. Called once for each part of each distinct PARAM, in the
  *  order of their first use, so that checkpoints larger than memory can stream. The parts of one weight come one after
  *  another (DATA, SCALE, OFFSET, LUT). When `w->data` etc. are set, the writer takes those bytes itself. */
 typedef struct ay_weight_source {
     alloy_status (*stream)(void *user, const ay_node *param, ay_part part, ay_sink *out);
+    /** All parts of a PARAM are in the weight file, which has come as far as `mark`; `kept`: since an earlier run, nothing was
+     *  streamed now. May be NULL. */
+    alloy_status (*whole)(void *user, const ay_node *param, const ay_weight_mark *mark, bool kept);
     void *user;
 } ay_weight_source;
 
@@ -41,9 +47,11 @@ typedef struct ay_package_options {
     const char *description, *author, *license, *version;
     const char *const *metadata; /* key, value, key, value, NULL: userDefined strings */
     ay_weight_source source;
+    const ay_weight_mark *from; /* how far the weight file of an ended run is whole: what is before is not written again */
+    uint8_t *weight_digest; /* [32] receives ay_package_weight_digest() of what was written; may be NULL */
 } ay_package_options;
 
-/** Writes the package folder `path` (which must not exist). Lowers a copy of each graph to what MIL has, emits exactly the
+/** Writes the package folder `path` (which must not exist, unless it goes on `from` somewhere). Lowers a copy of each graph to what MIL has, emits exactly the
  *  parameter sets coremltools emits, identifiers derived from the content. entries (may be NULL): allocated in `arena`. */
 alloy_status ay_package_write(ay_ctx *cx, const char *path, const ay_function *fn, int n_fn, const ay_package_options *opts,
                               ay_arena *arena, ay_weight_entry **entries, int *n_entries);
@@ -77,6 +85,9 @@ alloy_status ay_package_graph(ay_package *p, const char *function, ay_graph **ou
 alloy_status ay_package_graph_known(ay_package *p, const char *function, const ay_tensor *known, int n_known, ay_graph **out);
 /** The raw blob whose metadata is at `offset` (checked): for binding by alloy.json's table. */
 alloy_status ay_package_blob(ay_package *p, uint64_t offset, ay_dtype *dtype, const void **data, size_t *bytes);
+
+/** Reads the whole weight file: a digest that tells whether a byte of it has changed. Zeros: there is none. */
+alloy_status ay_package_weight_digest(ay_package *p, uint8_t digest[32]);
 
 /** Everything that can be checked here; each finding one line to `line`. *findings counts errors, *warnings the rest. */
 alloy_status ay_package_validate(ay_ctx *cx, const char *path, void (*line)(void *user, bool warning, const char *text), void *user,

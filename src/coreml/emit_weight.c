@@ -60,14 +60,15 @@ static bool packed_indices(const ay_emitter *e, const ay_weight *w, ay_part part
     return part == AY_PART_DATA && w->store == AY_STORE_LUT && !ay_emit_macos15(e);
 }
 
-static void store_part(ay_emitter *e, const ay_node *n, ay_part part, ay_stored *s) {
+/* Whether it was in the file before. */
+static bool store_part(ay_emitter *e, const ay_node *n, ay_part part, ay_stored *s) {
     const ay_weight *w = n->weight;
     ay_dtype dtype = part == AY_PART_LUT ? w->lut_dtype : part_type(w, part).dtype;
     int64_t count = part_count(w, part);
     size_t bytes = count < 0 ? SIZE_MAX : ay_dtype_bytes(dtype, count);
     if (bytes == SIZE_MAX) {
         ay_emit_fail(e, ALLOY_E_MISMATCH, "weight %s has an impossible size", n->name);
-        return;
+        return false;
     }
     bool packed = packed_indices(e, w, part);
     part_sink sink = {.e = e, .room = bytes};
@@ -77,7 +78,10 @@ static void store_part(ay_emitter *e, const ay_node *n, ay_part part, ay_stored 
     if (ay_emit_ok(e))
         e->status =
             ay_weight_writer_begin(e->blobs, packed ? AY_U8 : dtype, packed ? (int64_t)bytes : count, &s->offset[part]);
-    if (ay_emit_ok(e)) {
+    bool kept = ay_emit_ok(e) && ay_weight_writer_kept(e->blobs);
+    if (kept) {
+        e->status = ay_weight_writer_skip(e->blobs, sink.keep);
+    } else if (ay_emit_ok(e)) {
         ay_sink out = {.put = part_put, .user = &sink};
         const void *at = part_pointer(w, part);
         if (at)
@@ -88,6 +92,7 @@ static void store_part(ay_emitter *e, const ay_node *n, ay_part part, ay_stored 
             ay_emit_fail(e, ALLOY_E_USAGE, "weight %s has no bytes and there is no source for them", n->name);
     }
     if (ay_emit_ok(e)) e->status = ay_weight_writer_end(e->blobs, n->name);
+    return kept;
 }
 
 static void add_entry(ay_emitter *e, const ay_node *n, const ay_stored *s) {
@@ -133,8 +138,14 @@ static const ay_stored *store_weight(ay_emitter *e, const ay_node *n) {
     *at = s;
     if (!s) return NULL;
     s->weight = bare;
+    bool kept = false;
     for (int part = AY_PART_DATA; part <= AY_PART_LUT && ay_emit_ok(e); part++)
-        if (has_part(&bare, (ay_part)part)) store_part(e, n, (ay_part)part, s);
+        if (has_part(&bare, (ay_part)part)) kept = store_part(e, n, (ay_part)part, s);
+    if (ay_emit_ok(e) && e->opts->source.whole) {
+        ay_weight_mark mark = {0};
+        if (!kept) e->status = ay_weight_writer_mark(e->blobs, &mark);
+        if (ay_emit_ok(e)) e->status = e->opts->source.whole(e->opts->source.user, n, &mark, kept);
+    }
     if (ay_emit_ok(e)) add_entry(e, n, s);
     return s;
 }

@@ -231,3 +231,8 @@ alloy_status ay_package_blob(ay_package *p, uint64_t offset, ay_dtype *dtype, co
     *bytes = (size_t)b.bytes;
     return ALLOY_OK;
 }
+
+alloy_status ay_package_weight_digest(ay_package *p, uint8_t digest[32]) {
+    memset(digest, 0, 32);
+    return p->weight_map.data ? ay_weight_file_digest(p->cx, &p->weight_map, digest) : ALLOY_OK;
+}

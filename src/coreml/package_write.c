@@ -258,11 +258,12 @@ static alloy_status write_all(writing *w) {
     const char *weights = folder ? ay_path_join(e->arena, folder, "weight.bin") : NULL;
     if (!weights) return ay_nomem(e->cx);
     AY_TRY(ay_mkdirs(e->cx, folder));
-    AY_TRY(ay_weight_writer_open(e->cx, weights, &e->blobs));
+    AY_TRY(ay_weight_writer_open(e->cx, weights, e->opts->from, &e->blobs));
     w->model.description->metadata = metadata(e);
     add_functions(w);
     if (!ay_emit_ok(e)) return e->status;
     AY_TRY(ay_weight_writer_close(&e->blobs, digest));
+    if (e->opts->weight_digest) memcpy(e->opts->weight_digest, digest, sizeof digest);
     return write_model(w, digest);
 }
 
@@ -283,7 +284,7 @@ static void begin(writing *w) {
 alloy_status ay_package_write(ay_ctx *cx, const char *path, const ay_function *fn, int n_fn, const ay_package_options *opts,
                               ay_arena *arena, ay_weight_entry **entries, int *n_entries) {
     if (n_fn < 1) return ay_fail(cx, ALLOY_E_USAGE, "%s: a package needs at least one function", path);
-    if (ay_path_kind_of(path) != AY_PATH_NONE)
+    if (!opts->from && ay_path_kind_of(path) != AY_PATH_NONE)
         return ay_fail(cx, ALLOY_E_USAGE, "%s is there already; remove it or name another folder", path);
     writing w = {.path = path, .fn = fn, .n_fn = n_fn};
     w.e = (ay_emitter){.cx = cx, .opts = opts, .function = fn[0].name, .at = -1};

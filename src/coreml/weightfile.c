@@ -81,32 +81,27 @@ int64_t ay_blob_count(const ay_blob *b) {
     return (int64_t)((b->bytes * 8 - b->padding_bits) / (uint64_t)ay_dtype_bits(b->dtype));
 }
 
-/* ---- writing ----------------------------------------------------------------------------------------------------- */
-
-/* A fingerprint of what was written, only to tell contents apart: four lanes of multiply and rotate, several GB/s, for a
- * cryptographic hash over 24 GB would take longer than the writing. */
-typedef struct fingerprint {
-    uint64_t lane[4];
-    uint8_t rest[32];
-    size_t n_rest;
-} fingerprint;
+/* ---- fingerprints ------------------------------------------------------------------------------------------------- */
 
 struct ay_weight_writer {
     ay_ctx *cx;
     ay_writer *file;
-    fingerprint print;
-    uint64_t left; /* bytes the open blob still lacks */
+    char *path;
+    ay_weight_print print;
+    uint64_t pos, kept; /* before `kept` everything is in the file already */
+    uint64_t left;      /* bytes the open blob still lacks */
     uint32_t count;
 };
 
-static void print_block(fingerprint *f, const uint8_t *p) {
+/* Four lanes of multiply and rotate, several GB/s, for a cryptographic hash over 24 GB would take longer than the writing. */
+static void print_block(ay_weight_print *f, const uint8_t *p) {
     for (int i = 0; i < 4; i++) {
         uint64_t v = (f->lane[i] ^ get_u64(p + 8 * i)) * 0x9e3779b97f4a7c15u; /* 2^64 / golden ratio, odd */
         f->lane[i] = (v << 31 | v >> 33) + (uint64_t)i + 1;
     }
 }
 
-static void print_add(fingerprint *f, const uint8_t *p, size_t n) {
+static void print_add(ay_weight_print *f, const uint8_t *p, size_t n) {
     while (n) {
         if (f->n_rest == 0 && n >= 32) {
             for (; n >= 32; p += 32, n -= 32) print_block(f, p);
@@ -114,7 +109,7 @@ static void print_add(fingerprint *f, const uint8_t *p, size_t n) {
         }
         size_t take = 32 - f->n_rest < n ? 32 - f->n_rest : n;
         memcpy(f->rest + f->n_rest, p, take);
-        f->n_rest += take;
+        f->n_rest += (uint32_t)take;
         p += take;
         n -= take;
         if (f->n_rest < 32) return;
@@ -123,7 +118,7 @@ static void print_add(fingerprint *f, const uint8_t *p, size_t n) {
     }
 }
 
-static void print_end(fingerprint *f, uint8_t digest[32]) {
+static void print_end(const ay_weight_print *f, uint8_t digest[32]) {
     ay_sha256 sha;
     uint8_t lanes[32];
     for (int i = 0; i < 4; i++) put_u64(lanes + 8 * i, f->lane[i]);
@@ -133,22 +128,83 @@ static void print_end(fingerprint *f, uint8_t digest[32]) {
     ay_sha256_end(&sha, digest);
 }
 
+/* ---- how far a file has come -------------------------------------------------------------------------------------- */
+
+void ay_weight_mark_digest(const ay_weight_mark *m, uint8_t digest[32]) { print_end(&m->print, digest); }
+
+/* The count in the header is known last, so the header is left out of the fingerprint. */
+static alloy_status add_from_file(ay_ctx *cx, ay_weight_mark *m, const ay_map *map, uint64_t end) {
+    const size_t step = (size_t)16 << 20;
+    while (m->pos < end) {
+        AY_TRY(ay_check_stop(cx));
+        size_t n = end - m->pos < step ? (size_t)(end - m->pos) : step;
+        print_add(&m->print, map->data + m->pos, n);
+        ay_map_drop(map, (size_t)m->pos, n);
+        m->pos += n;
+    }
+    return ALLOY_OK;
+}
+
+alloy_status ay_weight_file_digest(ay_ctx *cx, const ay_map *map, uint8_t digest[32]) {
+    ay_weight_mark m = {.pos = AY_BLOB_HEADER};
+    AY_TRY(add_from_file(cx, &m, map, map->size));
+    print_end(&m.print, digest);
+    return ALLOY_OK;
+}
+
+alloy_status ay_weight_mark_find(ay_ctx *cx, const char *path, const uint64_t *pos, const uint8_t (*digest)[32], int n, int *good,
+                                 ay_weight_mark *mark) {
+    ay_map map;
+    ay_weight_mark at = {.pos = AY_BLOB_HEADER};
+    *good = 0;
+    if (ay_path_kind_of(path) != AY_PATH_FILE || ay_path_is_link(path)) return ALLOY_OK;
+    AY_TRY(ay_map_open(cx, path, &map));
+    alloy_status st = ALLOY_OK;
+    for (int i = 0; i < n && st == ALLOY_OK && pos[i] >= at.pos && pos[i] <= map.size; i++) {
+        uint8_t found[32];
+        st = add_from_file(cx, &at, &map, pos[i]);
+        print_end(&at.print, found);
+        if (st != ALLOY_OK || memcmp(found, digest[i], sizeof found) != 0) break;
+        *mark = at;
+        *good = i + 1;
+    }
+    ay_map_close(&map);
+    return st;
+}
+
+/* ---- writing ------------------------------------------------------------------------------------------------------ */
+
 static alloy_status emit(ay_weight_writer *w, const void *bytes, size_t n) {
+    if (w->pos < w->kept) {
+        if (n > w->kept - w->pos) return ay_fail(w->cx, ALLOY_E_INTERNAL, "%s: what was written before ends within a weight", w->path);
+        w->pos += n;
+        return ALLOY_OK;
+    }
     print_add(&w->print, bytes, n);
+    w->pos += n;
     return ay_writer_put(w->file, bytes, n);
 }
 
-alloy_status ay_weight_writer_open(ay_ctx *cx, const char *path, ay_weight_writer **out) {
+static alloy_status open_file(ay_weight_writer *w, const ay_weight_mark *from) {
+    static const uint8_t header[AY_BLOB_HEADER];
+    w->pos = AY_BLOB_HEADER;
+    if (!from) {
+        AY_TRY(ay_writer_open(w->cx, w->path, false, &w->file));
+        return ay_writer_put(w->file, header, sizeof header); /* filled in at the end */
+    }
+    w->kept = from->pos;
+    w->print = from->print;
+    return ay_writer_reopen(w->cx, w->path, from->pos, &w->file);
+}
+
+alloy_status ay_weight_writer_open(ay_ctx *cx, const char *path, const ay_weight_mark *from, ay_weight_writer **out) {
     *out = NULL;
     ay_weight_writer *w = calloc(1, sizeof *w);
     if (!w) return ay_nomem(cx);
     w->cx = cx;
-    alloy_status s = ay_writer_open(cx, path, false, &w->file);
-    if (s == ALLOY_OK) {
-        uint8_t header[AY_BLOB_HEADER] = {0};
-        s = ay_writer_put(w->file, header,
-                          sizeof header); /* the count is not known yet, so the header is left out of the fingerprint */
-    }
+    w->path = malloc(strlen(path) + 1);
+    if (w->path) strcpy(w->path, path);
+    alloy_status s = w->path ? open_file(w, from) : ay_nomem(cx);
     if (s != ALLOY_OK) {
         ay_weight_writer_abandon(&w);
         return s;
@@ -164,9 +220,9 @@ alloy_status ay_weight_writer_begin(ay_weight_writer *w, ay_dtype dtype, int64_t
     if (!row || row->blob == 0 || bytes == SIZE_MAX)
         return ay_fail(w->cx, ALLOY_E_UNSUPPORTED, "a weight file cannot hold %lld elements of %s", (long long)count,
                        ay_dtype_name(dtype));
-    uint64_t pos = ay_writer_pos(w->file);
+    uint64_t pos = w->pos;
     if (pos % AY_BLOB_ALIGN) AY_TRY(emit(w, zeros, (size_t)(AY_BLOB_ALIGN - pos % AY_BLOB_ALIGN)));
-    *meta = ay_writer_pos(w->file);
+    *meta = w->pos;
     uint8_t m[AY_BLOB_META] = {0};
     put_u32(m, AY_BLOB_SENTINEL);
     put_u32(m + 4, (uint32_t)row->blob);
@@ -186,6 +242,22 @@ alloy_status ay_weight_writer_put(ay_weight_writer *w, const void *bytes, size_t
     return emit(w, bytes, n);
 }
 
+bool ay_weight_writer_kept(const ay_weight_writer *w) { return w->pos < w->kept; }
+
+alloy_status ay_weight_writer_skip(ay_weight_writer *w, void *bytes) {
+    uint64_t n = w->left;
+    if (n > w->kept - w->pos) return ay_fail(w->cx, ALLOY_E_INTERNAL, "%s: what was written before ends within a weight", w->path);
+    if (bytes) AY_TRY(ay_writer_read_at(w->file, w->pos, bytes, (size_t)n));
+    w->pos += n;
+    w->left = 0;
+    return ALLOY_OK;
+}
+
+alloy_status ay_weight_writer_mark(ay_weight_writer *w, ay_weight_mark *mark) {
+    *mark = (ay_weight_mark){.pos = w->pos, .print = w->print};
+    return ay_writer_flush(w->file);
+}
+
 alloy_status ay_weight_writer_end(ay_weight_writer *w, const char *name) {
     if (w->left)
         return ay_fail(w->cx, ALLOY_E_INTERNAL, "weight %s gave %llu bytes fewer than its shape has", name,
@@ -203,6 +275,7 @@ alloy_status ay_weight_writer_close(ay_weight_writer **wp, uint8_t digest[32]) {
     alloy_status s = ay_writer_put_at(w->file, 0, header, sizeof header);
     alloy_status closed = ay_writer_close(&w->file, true);
     print_end(&w->print, digest);
+    free(w->path);
     free(w);
     *wp = NULL;
     return s != ALLOY_OK ? s : closed;
@@ -222,6 +295,7 @@ void ay_weight_writer_abandon(ay_weight_writer **wp) {
             cx->code = code;
         }
     }
+    free((*wp)->path);
     free(*wp);
     *wp = NULL;
 }

@@ -3,6 +3,7 @@
  * Running a program: match the caller's arrays with the ports, then step after step. Nothing is allocated here. An input
  * whose numbers lie as the engine holds them is read where it is.
  */
+#include "base/fs.h"
 #include "cpu/convert.h"
 #include "cpu/plan.h"
 
@@ -191,6 +192,7 @@ alloy_status ay_program_run(ay_ctx *cx, ay_program *p, const ay_tensor *in, int 
 }
 
 size_t ay_program_peak(const ay_program *p) { return p->slab_bytes + p->fixed_bytes; }
+void ay_program_rest(ay_program *p) { ay_memory_rest(p->slab, p->slab_bytes); }
 int64_t ay_program_overflows(const ay_program *p) { return p->overflows; }
 
 void ay_program_profile(ay_program *p, bool on) {

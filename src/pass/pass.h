@@ -54,6 +54,27 @@ typedef struct ay_factors {
 } ay_factors;
 alloy_status ay_pass_factors(ay_graph *g, void *arg);
 
+/* ---- cutting a graph into a chain (chain.c) -------------------------------------------------------------------------- */
+
+/** The nodes that compute something from inputs, in an order in which blocks (scopes up to their first number) lie together,
+ *  and where the chain is cut: link k computes order[begin[k]] up to order[begin[k + 1]]. */
+typedef struct ay_chain {
+    ay_val *order; /* n of them */
+    int *link;     /* [nodes of the graph] the link that computes it; -1: inputs, and what depends on none: made where it is used */
+    int *begin;    /* [n_links + 1] */
+    int n, n_links;
+} ay_chain;
+/** One link of everything; memory of `a`. */
+alloy_status ay_chain_order(const ay_graph *g, ay_arena *a, ay_chain *s);
+/** Cuts at borders of blocks, and inside of blocks only where one alone is too large, so that no link has more than `limit`
+ *  bytes of weights and, counted as `node_bytes` a node, program. What crosses a border has a type that packages take. */
+alloy_status ay_chain_at_most(const ay_graph *g, ay_arena *a, ay_chain *s, uint64_t limit, uint64_t node_bytes);
+/** Cuts where the same model's graph of another size was cut. */
+alloy_status ay_chain_like(const ay_graph *g, ay_arena *a, ay_chain *s, const ay_graph *other, const ay_chain *how);
+/** One link as a graph of its own: reads inputs of the whole and values "carried_N" of links before, gives outputs of the
+ *  whole and what later links read. Shares data with `g`. */
+alloy_status ay_chain_take(const ay_graph *g, const ay_chain *s, int link, ay_graph **out);
+
 /** Helper for passes: builds a new node list while mapping old values to new ones. */
 typedef struct ay_rewrite {
     ay_graph *g;      /* being rewritten: nodes appended here are the new list */

@@ -3,7 +3,8 @@
  * From a checkpoint, a folder or one file, to a model folder: every component's graph is built and checked against its tensors before a
  * byte is written; then the packages are streamed into NAME.partial/, which becomes NAME/ when all of it is whole.
  */
-#include "pipe/convert_quant.h"
+#include "base/sha256.h"
+#include "pipe/convert_part.h"
 
 #include <errno.h>
 #include <math.h>
@@ -28,9 +29,11 @@ typedef struct conversion {
     const char *quantization; /* as alloy.json names it */
     ay_quant_kind kind;
     ay_part_quant quant[AY_MAX_PARTS];
-    const ay_model_part *part; /* being written */
-    const ay_source *from;
-    ay_part_quant *how;
+    ay_part_work work[AY_MAX_PARTS]; /* graphs[0] is the one of `graphs` */
+    alloy_size sizes[AY_MAX_SIZES];  /* pictures, the default first */
+    int n_sizes;
+    ay_journal *journal;
+    int tensors; /* to be written */
     int lock; /* on NAME.partial/; -1 while it is not ours to clear away */
 } conversion;
 
@@ -194,10 +197,6 @@ static alloy_status read_parts(conversion *v) {
     return ALLOY_OK;
 }
 
-static uint64_t weight_bytes(const ay_weight *w) {
-    return ay_weight_data_bytes(w) + ay_weight_scale_bytes(w) + ay_weight_offset_bytes(w) + ay_weight_lut_bytes(w);
-}
-
 /* The mix of precisions under --size-limit, less what is not weights: programs, a line of alloy.json and the padding of the
  * weight file for each tensor. */
 static alloy_status fit(conversion *v) {
@@ -239,109 +238,88 @@ static alloy_status bake_loras(conversion *v) {
     return ay_loras_report(v->cx, v->loras);
 }
 
-/* Graphs for the sizes asked for, each checked against its tensors. */
-static alloy_status build_parts(conversion *v) {
+/* One function for each distinct size of the part, the default first; where there is one only, it is called main. */
+static alloy_status add_functions(conversion *v, ay_model_part *p) {
+    p->n_functions = 0;
+    for (int i = 0; i < v->n_sizes; i++) {
+        ay_sizes s;
+        bool known = false;
+        AY_TRY(v->m->row->sizes(v->cx, v->m, p->row, v->sizes[i].width, v->sizes[i].height, v->m->text_length, &s));
+        for (int f = 0; f < p->n_functions; f++) known |= memcmp(&p->functions[f].sizes, &s, sizeof s) == 0;
+        if (known) continue;
+        char *name = ay_sprintf(v->m->arena, "size_%dx%d", v->sizes[i].width, v->sizes[i].height);
+        if (!name) return ay_nomem(v->cx);
+        p->functions[p->n_functions++] = (ay_part_function){name, s};
+    }
+    p->sizes = p->functions[0].sizes;
+    if (p->n_functions == 1) p->functions[0].name = "main";
+    return ALLOY_OK;
+}
+
+/* The part's graph for its default size, checked against its tensors. */
+static alloy_status build_part(conversion *v, int i) {
     ay_ctx *cx = v->cx;
-    ay_model *m = v->m;
-    for (int i = 0; i < m->n_parts; i++) {
-        ay_model_part *p = &m->parts[i];
-        if (!wanted(v, p->row->package)) continue;
-        AY_TRY(m->row->sizes(cx, m, p->row, m->width, m->height, m->text_length, &p->sizes));
-        AY_TRY(open_part(v, p, &v->sources[i]));
-        AY_TRY(ay_part_graph(cx, p, &p->sizes, m->precision, v->sources[i], &v->graphs[i]));
-        AY_TRY(ay_part_quant_plan(cx, m->arena, v->kind, p->arch, v->graphs[i], &v->quant[i]));
+    ay_model_part *p = &v->m->parts[i];
+    AY_TRY(add_functions(v, p));
+    AY_TRY(open_part(v, p, &v->sources[i]));
+    AY_TRY(ay_part_graph(cx, p, &p->sizes, v->m->precision, v->sources[i], &v->graphs[i]));
+    return ay_part_quant_plan(cx, v->m->arena, v->kind, p->arch, v->graphs[i], &v->quant[i]);
+}
+
+/* How each weight is stored is decided: the other sizes' graphs follow, and where they are cut. */
+static alloy_status finish_part(conversion *v, int i) {
+    ay_model_part *p = &v->m->parts[i];
+    ay_part_work *w = &v->work[i];
+    w->cx = v->cx;
+    w->part = p;
+    w->from = v->sources[i];
+    w->quant = &v->quant[i];
+    w->graphs[0] = v->graphs[i];
+    for (int f = 0; f < p->n_functions; f++) {
+        if (f > 0) AY_TRY(ay_part_graph(v->cx, p, &p->functions[f].sizes, v->m->precision, NULL, &w->graphs[f]));
+        AY_TRY(ay_part_quant_apply(&v->quant[i], w->graphs[f]));
+    }
+    AY_TRY(ay_part_cut(w, v->m->arena, (uint64_t)v->o->max_package_size, &p->n_links));
+    for (int k = 0; k < v->graphs[i]->n_nodes; k++) {
+        const ay_node *n = &v->graphs[i]->nodes[k];
+        if (n->op != AY_OP_PARAM) continue;
+        v->weights += ay_part_weight_bytes(n->weight);
+        v->total += ay_part_source_bytes(v->sources[i], p, n);
+        v->tensors++;
+    }
+    return ALLOY_OK;
+}
+
+static alloy_status build_parts(conversion *v) {
+    for (int i = 0; i < v->m->n_parts; i++) {
+        if (wanted(v, v->m->parts[i].row->package)) AY_TRY(build_part(v, i));
     }
     AY_TRY(bake_loras(v));
     if (v->o->size_limit) AY_TRY(fit(v));
-    for (int i = 0; i < m->n_parts; i++) {
-        const ay_model_part *p = &m->parts[i];
-        if (!v->graphs[i]) continue;
-        AY_TRY(ay_part_quant_apply(&v->quant[i], v->graphs[i]));
-        for (int k = 0; k < v->graphs[i]->n_nodes; k++) {
-            const ay_node *n = &v->graphs[i]->nodes[k];
-            if (n->op != AY_OP_PARAM) continue;
-            v->weights += weight_bytes(n->weight);
-            ay_origin o;
-            if (ay_source_find(v->sources[i], p->arch, n->name, &n->type, &o)) v->total += ay_origin_bytes(&o, 0, ay_type_count(&o.type));
-        }
+    for (int i = 0; i < v->m->n_parts; i++) {
+        if (v->graphs[i]) AY_TRY(finish_part(v, i));
     }
     return ALLOY_OK;
 }
 
 /* ---- writing -------------------------------------------------------------------------------------------------------------- */
 
-typedef struct put_adapter {
-    ay_sink *sink;
-    conversion *v;
-} put_adapter;
-
-static alloy_status put_piece(void *user, const void *bytes, size_t n) {
-    put_adapter *a = user;
-    AY_TRY(a->sink->put(a->sink->user, bytes, n));
-    ay_progress(a->v->cx, a->v->part->row->package, (double)a->v->done, (double)a->v->total);
-    return ay_check_stop(a->v->cx);
-}
-
-static void count_done(void *user, uint64_t bytes) {
+static void passed(void *user, const char *stage, uint64_t bytes) {
     conversion *v = user;
     v->done += bytes;
-    ay_progress(v->cx, v->part->row->package, (double)v->done, (double)v->total);
-}
-
-static alloy_status stream_param(void *user, const ay_node *param, ay_part part, ay_sink *out) {
-    conversion *v = user;
-    put_adapter a = {out, v};
-    if (ay_part_quant_has(v->how, param)) return ay_part_quant_stream(v->how, v->from, v->part->arch, param, part, out, count_done, v);
-    return ay_source_stream(v->cx, v->from, v->part->arch, param->name, &param->type, param->weight->data_dtype, put_piece, &a, &v->done);
-}
-
-static json_t *sizes_json(const ay_sizes *s) {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "batch", (json_int_t)s->batch, "latent_height", (json_int_t)s->latent_height, "latent_width",
-                     (json_int_t)s->latent_width, "frames", (json_int_t)s->frames, "text_length", (json_int_t)s->text_length);
+    if (stage) ay_progress(v->cx, stage, (double)v->done, (double)v->total);
 }
 
 static alloy_status write_part(conversion *v, int i, json_t *components) {
-    ay_ctx *cx = v->cx;
-    ay_model_part *p = &v->m->parts[i];
-    v->part = p;
-    v->from = v->sources[i];
-    v->how = &v->quant[i];
-    char hash[65];
-    ay_source_hash(v->from, hash);
-    ay_arena *arena = ay_arena_new();
-    if (!arena) return ay_nomem(cx);
-    char *path = ay_sprintf(arena, "%s/%s.mlpackage", v->partial, p->row->package);
-    char *about = ay_sprintf(arena, "%s (%s)", p->row->package, p->arch->class_name);
-    /* nothing about where the weights came from: the same weights give the same package, whatever they were read from */
-    const char *metadata[] = {"com.alloy.version", ALLOY_VERSION, "com.alloy.class", p->arch->class_name, NULL};
-    ay_package_options po = {.target = v->target, .description = about, .author = "alloy", .metadata = metadata, .source = {stream_param, v}};
-    ay_function fn = {"main", v->graphs[i]};
-    ay_weight_entry *entries = NULL;
-    int n = 0;
-    alloy_status st = path && about ? ay_package_write(cx, path, &fn, 1, &po, arena, &entries, &n) : ay_nomem(cx);
-    if (st == ALLOY_OK) {
-        int64_t params = 0, bytes = 0;
-        errno = 0; /* jansson leaves out what there is no memory for; malloc leaves its word here */
-        for (int k = 0; k < n; k++) {
-            const ay_weight *w = &entries[k].weight;
-            ay_type t = {.dtype = w->data_dtype, .rank = w->rank};
-            memcpy(t.dim, w->dim, sizeof t.dim);
-            params += ay_type_count(&t);
-            bytes += (int64_t)weight_bytes(w);
-        }
-        json_object_set_new(components, p->row->package,
-                            json_pack("{s:s, s:s, s:s, s:O, s:o, s:I, s:I, s:s, s:o}", "package",
-                                      ay_path_base(path), "class", p->arch->class_name, "folder", p->row->folder, "config", p->config,
-                                      "sizes", sizes_json(&p->sizes), "parameters", (json_int_t)params, "bytes", (json_int_t)bytes,
-                                      "source_sha256", hash, "weights", ay_weight_table(entries, n)));
-        if (v->kind != AY_QUANT_NONE) {
-            json_object_set_new(json_object_get(components, p->row->package), "quantization", ay_part_quant_table(v->how, p->row->package));
-        }
-        if (errno == ENOMEM) st = ay_nomem(cx);
-    }
-    ay_part_quant_close(v->how);
-    ay_arena_free(arena);
-    return st;
+    ay_part_work *w = &v->work[i];
+    json_t *entry;
+    w->dir = v->partial;
+    w->target = v->target;
+    w->journal = v->journal;
+    w->passed = passed;
+    w->user = v;
+    AY_TRY(ay_part_write(w, v->kind != AY_QUANT_NONE, &entry));
+    return json_object_set_new(components, v->m->parts[i].row->package, entry) == 0 ? ALLOY_OK : ay_nomem(v->cx);
 }
 
 static alloy_status copy_folder(conversion *v, const char *name) {
@@ -386,14 +364,16 @@ static void log_finding(void *user, bool warning, const char *text) {
 
 static alloy_status validate_all(conversion *v) {
     for (int i = 0; i < v->m->n_parts; i++) {
-        if (!v->graphs[i]) continue;
-        char *path = ay_sprintf(v->m->arena, "%s/%s.mlpackage", v->partial, v->m->parts[i].row->package);
-        int findings = 0, warnings = 0;
-        if (!path) return ay_nomem(v->cx);
-        AY_TRY(ay_package_validate(v->cx, path, log_finding, v->cx, &findings, &warnings));
-        if (findings) {
-            return ay_fail(v->cx, ALLOY_E_INTERNAL, "%s: %d findings in a package just written; this is a bug in alloy, please report it", path,
-                           findings);
+        for (int k = 0; v->graphs[i] && k < v->m->parts[i].n_links; k++) {
+            char *name = ay_part_package(v->m->arena, &v->m->parts[i], k);
+            char *path = name ? ay_sprintf(v->m->arena, "%s/%s.mlpackage", v->partial, name) : NULL;
+            int findings = 0, warnings = 0;
+            if (!path) return ay_nomem(v->cx);
+            AY_TRY(ay_package_validate(v->cx, path, log_finding, v->cx, &findings, &warnings));
+            if (findings) {
+                return ay_fail(v->cx, ALLOY_E_INTERNAL, "%s: %d findings in a package just written; this is a bug in alloy, please report it", path,
+                               findings);
+            }
         }
     }
     return ALLOY_OK;
@@ -409,30 +389,84 @@ static alloy_status check_final(conversion *v) {
     return ay_fail(v->cx, ALLOY_E_USAGE, "%s: is no model folder (no alloy.json), so --force does not replace it; --name chooses another", v->final);
 }
 
-/* NAME.partial/, empty and ours alone. */
-static alloy_status begin_partial(conversion *v) {
+static alloy_status stamp_path(conversion *v, const char *path, ay_buf *b) {
     char **names;
-    int n;
+    int n = 0;
+    ay_buf_printf(b, "%s ", path);
+    ay_path_stamp(path, b);
+    if (ay_path_kind_of(path) == AY_PATH_DIR) AY_TRY(ay_list_dir(v->cx, v->m->arena, path, &names, &n));
+    for (int i = 0; i < n; i++) {
+        char *file = ay_path_join(v->m->arena, path, names[i]);
+        if (!file) return ay_nomem(v->cx);
+        ay_buf_printf(b, " %s ", names[i]);
+        ay_path_stamp(file, b);
+    }
+    return ALLOY_OK;
+}
+
+static alloy_status stamp_loras(conversion *v, ay_buf *b) {
+    for (int i = 0; i < v->o->num_loras; i++) {
+        const alloy_lora *l = &v->o->loras[i];
+        ay_buf_printf(b, "lora %a %a ", l->strength, l->text_strength);
+        AY_TRY(stamp_path(v, l->path, b));
+        ay_buf_add(b, "\n", 1);
+    }
+    return ALLOY_OK;
+}
+
+/* A digest of everything that the written bytes depend on: whoever adds a setting or a source adds it here, so that a killed
+ * conversion is not gone on with under another. */
+static alloy_status work_key(conversion *v, uint8_t key[32]) {
+    const alloy_convert_options *o = v->o;
+    ay_buf b = {0};
+    ay_sha256 sha;
+    ay_buf_printf(&b, "%s %s %s %d %d %lld %d %d %d\n%s %s\n", ALLOY_VERSION, v->m->row->type, v->quantization, (int)v->target, (int)v->kind,
+                  (long long)o->size_limit, v->m->width, v->m->height, v->m->text_length, v->source, v->folder);
+    for (int i = 0; i < v->m->n_parts; i++) {
+        if (!v->graphs[i]) continue;
+        char hash[65];
+        ay_source_hash(v->sources[i], hash);
+        ay_buf_printf(&b, "%s %s %s\n", v->m->parts[i].row->package, v->m->parts[i].arch->class_name, hash);
+        ay_source_stamp(v->sources[i], &b);
+        ay_buf_printf(&b, "%d", v->m->parts[i].n_links);
+        for (int f = 0; f < v->m->parts[i].n_functions; f++) ay_buf_printf(&b, " %s", v->m->parts[i].functions[f].name);
+        for (int k = 0; k < v->m->parts[i].n_links && v->m->parts[i].n_links > 1; k++) ay_buf_printf(&b, " %d", v->work[i].chains[0].begin[k]);
+        ay_buf_add(&b, "\n", 1);
+        for (int k = 0; k < v->graphs[i]->n_nodes; k++) {
+            const ay_node *n = &v->graphs[i]->nodes[k];
+            char type[160];
+            if (n->op != AY_OP_PARAM) continue;
+            ay_buf_printf(&b, "%s %s %d %s %llu\n", n->name, ay_type_text(&n->type, type), (int)n->weight->store,
+                          ay_dtype_name(n->weight->data_dtype), (unsigned long long)ay_part_weight_bytes(n->weight));
+        }
+    }
+    alloy_status st = stamp_loras(v, &b);
+    ay_sha256_init(&sha);
+    ay_sha256_add(&sha, b.data, b.len);
+    ay_sha256_end(&sha, key);
+    if (st == ALLOY_OK && b.failed) st = ay_nomem(v->cx);
+    ay_buf_free(&b);
+    return st;
+}
+
+/* NAME.partial/, ours alone; empty, or with what a killed conversion like this one left whole. */
+static alloy_status begin_partial(conversion *v) {
+    uint8_t key[32];
+    AY_TRY(work_key(v, key));
     AY_TRY(ay_mkdirs(v->cx, v->o->output_dir));
     AY_TRY(ay_work_begin(v->cx, v->partial, &v->lock));
     AY_TRY(check_final(v)); /* again: who had the lock before may have been making just this */
-    AY_TRY(ay_list_dir(v->cx, v->m->arena, v->partial, &names, &n));
-    if (n) ay_log(v->cx, AY_LOG_INFO, "%s: left by an interrupted conversion; starting over", v->partial);
-    for (int i = 0; i < n; i++) {
-        char *path = ay_path_join(v->m->arena, v->partial, names[i]);
-        if (!path) return ay_nomem(v->cx);
-        AY_TRY(ay_remove_tree(v->cx, path));
-    }
-    return ALLOY_OK;
+    return ay_journal_open(v->cx, v->partial, key, v->tensors, &v->journal);
 }
 
 static alloy_status write_all(conversion *v, json_t *components, json_t *prediction) {
     ay_ctx *cx = v->cx;
     AY_TRY(begin_partial(v));
     int64_t available = ay_disk_free(v->o->output_dir);
-    if (available >= 0 && (uint64_t)available < v->weights) {
+    uint64_t there = ay_journal_bytes(v->journal), needed = v->weights > there ? v->weights - there : 0;
+    if (available >= 0 && (uint64_t)available < needed) {
         return ay_fail(cx, ALLOY_E_IO, "%s: %.1f MB free, about %.1f MB needed; make room or choose another --output-dir", v->o->output_dir,
-                       (double)available / 1e6, (double)v->weights / 1e6);
+                       (double)available / 1e6, (double)needed / 1e6);
     }
     for (int i = 0; i < v->m->n_parts; i++) {
         if (v->graphs[i]) AY_TRY(write_part(v, i, components));
@@ -444,6 +478,7 @@ static alloy_status write_all(conversion *v, json_t *components, json_t *predict
     if (!v->o->skip_validation) AY_TRY(validate_all(v));
     AY_TRY(check_final(v));
     AY_TRY(ay_check_stop(cx));
+    ay_journal_close(&v->journal, true);
     AY_TRY(ay_remove_tree(cx, v->final));
     return ay_rename(cx, v->partial, v->final);
 }
@@ -490,10 +525,26 @@ static alloy_status check_quantization(ay_ctx *cx, const alloy_convert_options *
     return ALLOY_OK;
 }
 
+/* Several sizes are functions of one package, which macOS 15 brought. */
+static alloy_status check_sizes(ay_ctx *cx, const alloy_convert_options *o, conversion *v) {
+    if (o->num_sizes < 0 || o->num_sizes > AY_MAX_SIZES) return ay_fail(cx, ALLOY_E_USAGE, "%d sizes: at most %d can share a package", o->num_sizes, AY_MAX_SIZES);
+    for (int i = 0; i < o->num_sizes; i++) {
+        if (o->sizes[i].width < 1 || o->sizes[i].height < 1) return ay_fail(cx, ALLOY_E_USAGE, "a size of %dx%d pixels is none", o->sizes[i].width, o->sizes[i].height);
+    }
+    if (o->num_sizes < 2) return ALLOY_OK;
+    if (o->target && v->target < AY_TARGET_MACOS15) {
+        return ay_fail(cx, ALLOY_E_USAGE, "several sizes in one package need --target macos15; for macOS 14 convert one size (run makes others from it)");
+    }
+    v->target = AY_TARGET_MACOS15;
+    return ALLOY_OK;
+}
+
 static alloy_status check_options(ay_ctx *cx, const alloy_convert_options *o, conversion *v) {
     AY_TRY(check_quantization(cx, o, v));
-    if (o->image_size.width < 0 || o->image_size.height < 0 || o->text_length < 0 || o->size_limit < 0) return ay_fail(cx, ALLOY_E_USAGE, "sizes cannot be negative");
-    return ALLOY_OK;
+    if (o->image_size.width < 0 || o->image_size.height < 0 || o->text_length < 0 || o->size_limit < 0 || o->max_package_size < 0) {
+        return ay_fail(cx, ALLOY_E_USAGE, "sizes cannot be negative");
+    }
+    return check_sizes(cx, o, v);
 }
 
 /* The last part of the path; of a file, without the ending that says its format. */
@@ -533,15 +584,32 @@ static alloy_status convert(conversion *v, json_t *components, json_t *predictio
     AY_TRY(choose_names(v));
     AY_TRY(read_source(v));
     AY_TRY(read_parts(v));
-    m->width = v->o->image_size.width;
-    m->height = v->o->image_size.height;
+    m->width = v->o->num_sizes ? v->o->sizes[0].width : v->o->image_size.width;
+    m->height = v->o->num_sizes ? v->o->sizes[0].height : v->o->image_size.height;
     m->text_length = v->o->text_length;
     AY_TRY(m->row->defaults(v->cx, m, &m->width, &m->height, &m->text_length, prediction));
+    v->n_sizes = v->o->num_sizes > 1 ? v->o->num_sizes : 1;
+    for (int i = 1; i < v->n_sizes; i++) v->sizes[i] = v->o->sizes[i];
+    v->sizes[0] = (alloy_size){m->width, m->height};
     AY_TRY(build_parts(v));
     ay_log(v->cx, AY_LOG_INFO, "%s: %s, %s for %s, %dx%d pixels, %d text tokens", v->source, m->row->class_name,
            v->quantization, v->target == AY_TARGET_MACOS15 ? "macOS 15" : "macOS 14", m->width, m->height,
            m->text_length);
     return write_all(v, components, prediction);
+}
+
+/* After a stop, what is whole is kept for the next time; after a failure nothing is. */
+static void end_partial(conversion *v, alloy_status st) {
+    ay_ctx *cx = v->cx;
+    if (v->lock < 0) return;
+    if (st == ALLOY_E_CANCELLED && v->journal && ay_journal_count(v->journal) > 0) {
+        ay_log(cx, AY_LOG_INFO, "%s: %d of %d tensors are whole; the same command goes on from there, or remove the folder", v->partial,
+               ay_journal_count(v->journal), v->tensors);
+        return;
+    }
+    char *said = ay_strdup(v->m->arena, ay_error_text(cx)); /* the sentence that matters is the first one */
+    ay_remove_tree(cx, v->partial);
+    if (said) ay_fail(cx, st, "%s", said);
 }
 
 alloy_status ay_convert(ay_ctx *cx, const char *source, const alloy_convert_options *given) {
@@ -554,14 +622,12 @@ alloy_status ay_convert(ay_ctx *cx, const char *source, const alloy_convert_opti
     if (v.m) v.m->arena = ay_arena_new();
     if (st == ALLOY_OK && !v.m->arena) st = ay_nomem(cx);
     if (st == ALLOY_OK) st = convert(&v, components, prediction);
-    if (st != ALLOY_OK && v.lock >= 0) { /* the sentence that matters is the first one */
-        char *said = ay_strdup(v.m->arena, ay_error_text(cx));
-        ay_remove_tree(cx, v.partial);
-        if (said) ay_fail(cx, st, "%s", said);
-    }
+    if (st != ALLOY_OK) end_partial(&v, st);
+    ay_journal_close(&v.journal, false);
     ay_work_end(&v.lock);
     ay_single_close(&v.single);
     for (int i = 0; i < AY_MAX_PARTS; i++) {
+        for (int f = 1; f < AY_MAX_SIZES; f++) ay_graph_free(v.work[i].graphs[f]);
         ay_graph_free(v.graphs[i]);
         ay_source_close(&v.sources[i]);
         ay_part_quant_close(&v.quant[i]);

@@ -190,6 +190,17 @@ alloy_status ay_part_quant_stream(ay_part_quant *q, const ay_source *from, const
     return out->put(out->user, q->parts.lut, ay_weight_lut_bytes(w));
 }
 
+void ay_part_quant_errors(ay_part_quant *q, const char *param, bool set, double *error2, double *norm2) {
+    const ay_quant_record *r = find(q, param, false);
+    if (!r) {
+        if (!set) *error2 = *norm2 = 0;
+        return;
+    }
+    ay_quant_record *mine = &q->records[r - q->records];
+    if (set) mine->error2 = *error2, mine->norm2 = *norm2;
+    else *error2 = mine->error2, *norm2 = mine->norm2;
+}
+
 void ay_part_quant_close(ay_part_quant *q) {
     ay_quantized_free(&q->parts);
     q->at = NULL;

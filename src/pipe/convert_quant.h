@@ -44,6 +44,8 @@ bool ay_part_quant_has(const ay_part_quant *q, const ay_node *param);
 /** Its bytes; `passed` counts source bytes done with. */
 alloy_status ay_part_quant_stream(ay_part_quant *q, const ay_source *from, const ay_arch *arch, const ay_node *param,
                                   ay_part part, ay_sink *out, void (*passed)(void *user, uint64_t bytes), void *user);
+/** Error and size of a parameter as the table adds them up; set: as an earlier run noted them. */
+void ay_part_quant_errors(ay_part_quant *q, const char *param, bool set, double *error2, double *norm2);
 void ay_part_quant_close(ay_part_quant *q);
 /** Bits per weight and relative error of each group of tensors (numbers in names become *), as alloy.json keeps it; logged
  * too. */

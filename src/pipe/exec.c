@@ -1,23 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * One component, ready to run: a package's own program where the size is the one it was converted for, else the model's
- * graph built anew with the package's weights bound by name through alloy.json's table.
+ * One component, ready to run: a package's own program where the size is one it was converted for, else the model's graph
+ * built anew with the package's weights bound by name through alloy.json's table. A chain of packages runs as one: its own
+ * programs one after another (chain.c), or one graph over the weights of all.
  */
-#include "pipe/pipe.h"
+#include "pipe/component.h"
 
 #include "pass/pass.h"
 #include "pipe/convert_quant.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-struct ay_component {
-    ay_package *package;
-    ay_program *program;
-    ay_arena *arena;
-    ay_tensor *inputs, *outputs;
-    int n_inputs, n_outputs;
-};
 
 /* Types the graph for half precision by the architecture's rules. */
 static alloy_status to_half(ay_ctx *cx, ay_graph *g, const ay_model_part *part) {
@@ -110,10 +103,20 @@ static alloy_status read_lut(ay_ctx *cx, ay_package *p, const char *what, const 
     return blob(cx, p, what, j, name, ay_weight_lut_bytes(w), w->lut_dtype, &w->lut);
 }
 
+/* Which package of the chain a row of the table speaks of. */
+static alloy_status package_of(ay_ctx *cx, const ay_component *c, const char *what, const json_t *row, ay_package **p) {
+    int64_t link;
+    AY_TRY(ay_json_int_or(cx, what, row, "link", 0, c->n_links - 1, 0, &link));
+    *p = c->links[link].package;
+    return ALLOY_OK;
+}
+
 /* One row of the table onto the PARAM that asks for it; shapes must be equal, storage is the file's. */
-static alloy_status bind_row(ay_ctx *cx, ay_package *p, const char *what, const json_t *row, ay_node *n) {
+static alloy_status bind_row(ay_ctx *cx, const ay_component *c, const char *what, const json_t *row, ay_node *n) {
+    ay_package *p;
     ay_weight w = {.value_dtype = n->type.dtype};
     const char *store;
+    AY_TRY(package_of(cx, c, what, row, &p));
     AY_TRY(ay_json_str(cx, what, row, "store", &store));
     AY_TRY(ay_json_ints(cx, what, row, "shape", 0, INT64_MAX, AY_MAX_RANK, w.dim, &w.rank));
     ay_type found = {.dtype = n->type.dtype, .rank = w.rank};
@@ -142,7 +145,7 @@ static const char *factors_of(void *user, ay_graph *g, const char *name) {
     return factors && json_object_get(index, factors) ? factors : NULL;
 }
 
-static alloy_status bind_rows(ay_ctx *cx, const ay_model_part *part, ay_package *p, ay_graph *g, const char *what, json_t *index) {
+static alloy_status bind_rows(ay_ctx *cx, const ay_model_part *part, const ay_component *c, ay_graph *g, const char *what, json_t *index) {
     ay_factors f = {factors_of, index};
     AY_TRY(ay_pass_factors(g, &f));
     for (int k = 0; k < g->n_nodes; k++) {
@@ -152,12 +155,12 @@ static alloy_status bind_rows(ay_ctx *cx, const ay_model_part *part, ay_package 
         if (!row) {
             return ay_fail(cx, ALLOY_E_MISMATCH, "%s: the weight table of %s has no \"%s\"; convert the model again", what, part->row->package, n->name);
         }
-        AY_TRY(bind_row(cx, p, what, row, n));
+        AY_TRY(bind_row(cx, c, what, row, n));
     }
     return ALLOY_OK;
 }
 
-static alloy_status bind_weights(ay_ctx *cx, const ay_model *m, const ay_model_part *part, ay_package *p, ay_graph *g) {
+static alloy_status bind_weights(ay_ctx *cx, const ay_model *m, const ay_model_part *part, const ay_component *c, ay_graph *g) {
     char *what = ay_path_join(g->arena, m->dir, "alloy.json");
     const json_t *entry = json_object_get(json_object_get(m->json, "components"), part->row->package);
     const json_t *table = json_object_get(entry, "weights"), *row;
@@ -172,56 +175,70 @@ static alloy_status bind_weights(ay_ctx *cx, const ay_model *m, const ay_model_p
         const char *name = json_string_value(json_object_get(row, "name"));
         if (name && json_object_set(index, name, (json_t *)row) != 0) st = ay_nomem(cx);
     }
-    if (st == ALLOY_OK) st = bind_rows(cx, part, p, g, what, index);
+    if (st == ALLOY_OK) st = bind_rows(cx, part, c, g, what, index);
     json_decref(index);
     return st;
 }
 
 /* ---- opening -------------------------------------------------------------------------------------------------------------- */
 
-static alloy_status copy_io(ay_ctx *cx, ay_component *c, const ay_graph *g) {
+alloy_status ay_component_new(ay_ctx *cx, int n_links, ay_component **out) {
+    ay_component *c = *out = calloc(1, sizeof *c);
+    if (!c) return ay_nomem(cx);
     c->arena = ay_arena_new();
-    if (!c->arena) return ay_nomem(cx);
-    c->outputs = ay_alloc(c->arena, (size_t)(g->n_outputs + 1) * sizeof *c->outputs);
-    c->inputs = ay_alloc(c->arena, (size_t)(g->n_nodes + 1) * sizeof *c->inputs);
-    if (!c->outputs || !c->inputs) return ay_nomem(cx);
-    for (int i = 0; i < g->n_outputs; i++) {
-        c->outputs[c->n_outputs++] = (ay_tensor){ay_strdup(c->arena, g->outputs[i].name), *ay_type_of(g, g->outputs[i].value), NULL};
-    }
-    for (int i = 0; i < g->n_nodes; i++) {
-        if (g->nodes[i].op == AY_OP_INPUT) c->inputs[c->n_inputs++] = (ay_tensor){ay_strdup(c->arena, g->nodes[i].name), g->nodes[i].type, NULL};
-    }
-    return ay_arena_failed(c->arena) ? ay_nomem(cx) : ALLOY_OK;
+    c->links = c->arena ? ay_alloc(c->arena, (size_t)n_links * sizeof *c->links) : NULL;
+    c->n_links = n_links;
+    return c->links ? ALLOY_OK : ay_nomem(cx);
 }
 
-static alloy_status compile(ay_ctx *cx, ay_component *c, const ay_graph *g, const ay_exec_options *o) {
+alloy_status ay_component_ports(ay_ctx *cx, ay_arena *a, const ay_graph *g, ay_link *l) {
+    l->outputs = ay_alloc(a, (size_t)(g->n_outputs + 1) * sizeof *l->outputs);
+    l->inputs = ay_alloc(a, (size_t)(g->n_nodes + 1) * sizeof *l->inputs);
+    if (!l->outputs || !l->inputs) return ay_nomem(cx);
+    for (int i = 0; i < g->n_outputs; i++) {
+        l->outputs[l->n_outputs++] = (ay_tensor){ay_strdup(a, g->outputs[i].name), *ay_type_of(g, g->outputs[i].value), NULL};
+    }
+    for (int i = 0; i < g->n_nodes; i++) {
+        if (g->nodes[i].op == AY_OP_INPUT) l->inputs[l->n_inputs++] = (ay_tensor){ay_strdup(a, g->nodes[i].name), g->nodes[i].type, NULL};
+    }
+    return ay_arena_failed(a) ? ay_nomem(cx) : ALLOY_OK;
+}
+
+/* Link k of the component executes `g`. */
+static alloy_status compile(ay_ctx *cx, ay_component *c, int k, const ay_graph *g, const ay_exec_options *o) {
     ay_compile_opts opts = {.emulate_f16 = o && o->emulate_f16, .memory_limit = o ? o->memory_limit : 0,
                             .int8_activations = o && o->int8_activations};
-    opts.map = ay_package_map(c->package, &opts.map_bytes);
-    AY_TRY(copy_io(cx, c, g));
-    AY_TRY(ay_cpu_compile(cx, g, &opts, &c->program));
-    if (o && o->profile) ay_program_profile(c->program, true);
+    opts.map = ay_package_map(c->links[k].package, &opts.map_bytes);
+    AY_TRY(ay_component_ports(cx, c->arena, g, &c->links[k]));
+    AY_TRY(ay_cpu_compile(cx, g, &opts, &c->links[k].program));
+    if (o && o->profile) ay_program_profile(c->links[k].program, true);
     return ALLOY_OK;
+}
+
+static alloy_status open_link(ay_ctx *cx, ay_component *c, int k, const char *path, const char *function, const ay_tensor *known, int n_known,
+                              const ay_exec_options *o) {
+    ay_link *l = &c->links[k];
+    alloy_status st = ay_package_open(cx, path, &l->package);
+    if (st == ALLOY_OK) st = ay_package_graph(l->package, function, &l->graph);
+    /* a shape that hangs on an input's numbers is static once they are given */
+    if (st == ALLOY_E_UNSUPPORTED && l->package && n_known) st = ay_package_graph_known(l->package, function, known, n_known, &l->graph);
+    return st == ALLOY_OK ? compile(cx, c, k, l->graph, o) : st;
+}
+
+static alloy_status finish(alloy_status st, ay_component *c, ay_component **out) {
+    if (st == ALLOY_OK) *out = c;
+    else ay_component_close(&c);
+    return st;
 }
 
 alloy_status ay_component_open_package(ay_ctx *cx, const char *path, const char *function, const ay_tensor *known, int n_known,
                                        const ay_exec_options *o, ay_component **out) {
+    ay_component *c;
     *out = NULL;
-    ay_component *c = calloc(1, sizeof *c);
-    if (!c) return ay_nomem(cx);
-    ay_graph *g = NULL;
-    alloy_status st = ay_package_open(cx, path, &c->package);
-    if (st == ALLOY_OK) st = ay_package_graph(c->package, function, &g);
-    /* a shape that hangs on an input's numbers is static once they are given */
-    if (st == ALLOY_E_UNSUPPORTED && c->package && n_known) st = ay_package_graph_known(c->package, function, known, n_known, &g);
-    if (st == ALLOY_OK) st = compile(cx, c, g, o);
-    ay_graph_free(g);
-    if (st != ALLOY_OK) {
-        ay_component_close(&c);
-        return st;
-    }
-    *out = c;
-    return ALLOY_OK;
+    alloy_status st = ay_component_new(cx, 1, &c);
+    if (st == ALLOY_OK) st = open_link(cx, c, 0, path, function, known, n_known, o);
+    if (st == ALLOY_OK) st = ay_component_join(cx, c);
+    return finish(st, c, out);
 }
 
 static alloy_status find_part(ay_ctx *cx, const ay_model *m, const char *package, const ay_model_part **part) {
@@ -230,89 +247,73 @@ static alloy_status find_part(ay_ctx *cx, const ay_model *m, const char *package
     return ay_fail(cx, ALLOY_E_MISMATCH, "%s: has no %s; convert the checkpoint again without leaving it out", m->dir, package);
 }
 
-static alloy_status rebuild(ay_ctx *cx, const ay_model *m, const ay_model_part *part, const char *path, const ay_sizes *sizes,
-                            const ay_exec_options *o, ay_component *c) {
+static char *link_path(ay_arena *a, const ay_model *m, const ay_model_part *part, int k) {
+    char *name = ay_part_package(a, part, k);
+    return name ? ay_sprintf(a, "%s/%s.mlpackage", m->dir, name) : NULL;
+}
+
+static alloy_status rebuild(ay_ctx *cx, const ay_model *m, const ay_model_part *part, const ay_sizes *sizes, const ay_exec_options *o,
+                            ay_component *c) {
     ay_graph *g = NULL;
-    AY_TRY(ay_package_open(cx, path, &c->package));
+    for (int k = 0; k < part->n_links; k++) {
+        char *path = link_path(c->arena, m, part, k);
+        if (!path) return ay_nomem(cx);
+        AY_TRY(ay_package_open(cx, path, &c->links[k].package));
+    }
     AY_TRY(ay_part_graph(cx, part, sizes, m->precision, NULL, &g));
-    alloy_status st = bind_weights(cx, m, part, c->package, g);
+    /* the other links only hold their packages */
+    alloy_status st = bind_weights(cx, m, part, c, g);
     if (st == ALLOY_OK && o && o->emulate_f16) { /* each operation as the package for this size would have it */
         const char *target = json_string_value(json_object_get(m->json, "target"));
         ay_graph *lowered = NULL;
         st = ay_package_lowered(cx, g, target && strcmp(target, "macos15") == 0 ? AY_TARGET_MACOS15 : AY_TARGET_MACOS14, &lowered);
-        if (st == ALLOY_OK) st = compile(cx, c, lowered, o);
+        if (st == ALLOY_OK) st = compile(cx, c, 0, lowered, o);
         ay_graph_free(lowered);
     } else if (st == ALLOY_OK) {
-        st = compile(cx, c, g, o);
+        st = compile(cx, c, 0, g, o);
     }
     ay_graph_free(g);
-    return st;
+    return st == ALLOY_OK ? ay_component_join(cx, c) : st;
 }
 
 alloy_status ay_component_rebuild(ay_ctx *cx, const ay_model *m, const char *package, const ay_sizes *sizes, const ay_exec_options *o,
                                   ay_component **out) {
     const ay_model_part *part;
+    ay_component *c;
     *out = NULL;
     AY_TRY(find_part(cx, m, package, &part));
-    ay_arena *a = ay_arena_new();
-    char *path = a ? ay_sprintf(a, "%s/%s.mlpackage", m->dir, package) : NULL;
-    ay_component *c = calloc(1, sizeof *c);
-    alloy_status st = path && c ? rebuild(cx, m, part, path, sizes, o, c) : ay_nomem(cx);
-    if (st == ALLOY_OK) *out = c;
-    else ay_component_close(&c);
-    ay_arena_free(a);
-    return st;
+    alloy_status st = ay_component_new(cx, part->n_links, &c);
+    if (st == ALLOY_OK) st = rebuild(cx, m, part, sizes, o, c);
+    return finish(st, c, out);
 }
 
 alloy_status ay_component_open(ay_ctx *cx, const ay_model *m, const char *package, const ay_sizes *sizes, const ay_exec_options *o,
                                ay_component **out) {
     const ay_model_part *part;
+    ay_component *c;
+    int f = 0;
     *out = NULL;
     AY_TRY(find_part(cx, m, package, &part));
-    if (memcmp(sizes, &part->sizes, sizeof *sizes) != 0) return ay_component_rebuild(cx, m, package, sizes, o, out);
-    ay_arena *a = ay_arena_new();
-    char *path = a ? ay_sprintf(a, "%s/%s.mlpackage", m->dir, package) : NULL;
-    alloy_status st = path ? ay_component_open_package(cx, path, NULL, NULL, 0, o, out) : ay_nomem(cx);
-    ay_arena_free(a);
-    return st;
+    while (f < part->n_functions && memcmp(sizes, &part->functions[f].sizes, sizeof *sizes) != 0) f++;
+    if (f == part->n_functions) return ay_component_rebuild(cx, m, package, sizes, o, out);
+    const char *function = part->n_functions > 1 ? part->functions[f].name : NULL;
+    alloy_status st = ay_component_new(cx, part->n_links, &c);
+    for (int k = 0; k < part->n_links && st == ALLOY_OK; k++) {
+        char *path = link_path(c->arena, m, part, k);
+        st = path ? open_link(cx, c, k, path, function, NULL, 0, o) : ay_nomem(cx);
+    }
+    if (st == ALLOY_OK) st = ay_component_join(cx, c);
+    return finish(st, c, out);
 }
 
 void ay_component_close(ay_component **c) {
     if (!c || !*c) return;
-    ay_program_free(&(*c)->program);
-    ay_package_close(&(*c)->package);
+    for (int k = 0; (*c)->links && k < (*c)->n_links; k++) ay_program_free(&(*c)->links[k].program);
+    for (int k = 0; (*c)->links && k < (*c)->n_links; k++) {
+        ay_graph_free((*c)->links[k].graph);
+        ay_package_close(&(*c)->links[k].package);
+    }
     ay_arena_free((*c)->arena);
     free(*c);
     *c = NULL;
-}
-
-alloy_status ay_component_run(ay_ctx *cx, ay_component *c, const ay_tensor *in, int n_in, ay_tensor *out, int n_out) {
-    return ay_program_run(cx, c->program, in, n_in, out, n_out);
-}
-
-const ay_tensor *ay_component_outputs(const ay_component *c, int *n) {
-    *n = c->n_outputs;
-    return c->outputs;
-}
-
-const ay_tensor *ay_component_inputs(const ay_component *c, int *n) {
-    *n = c->n_inputs;
-    return c->inputs;
-}
-
-int64_t ay_component_overflows(const ay_component *c) { return ay_program_overflows(c->program); }
-size_t ay_component_peak(const ay_component *c) { return ay_program_peak(c->program); }
-
-double ay_component_wall(const ay_component *c) { return ay_program_wall(c->program); }
-
-json_t *ay_component_profile(const ay_component *c) {
-    const ay_step_profile *rows;
-    int n = ay_program_steps(c->program, &rows);
-    json_t *a = json_array();
-    for (int i = 0; i < n; i++) {
-        json_array_append_new(a, json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:I}", "what", rows[i].what ? rows[i].what : "", "scope",
-                                           rows[i].scope ? rows[i].scope : "", "seconds", rows[i].seconds, "flops", rows[i].flops,
-                                           "int8_ops", rows[i].int8_ops, "bytes", rows[i].bytes, "calls", (json_int_t)rows[i].calls));
-    }
-    return a;
 }

@@ -189,21 +189,28 @@ static json_t *model_summary(const ay_model *m, const char *path) {
     return o;
 }
 
+/* Each package of the part: one, or the chain's. */
+static alloy_status part_json(ay_ctx *cx, const ay_model *m, const ay_model_part *part, const char *path, json_t *parts) {
+    for (int k = 0; k < part->n_links; k++) {
+        json_t *j = NULL;
+        char *name = ay_part_package(m->arena, part, k), *package = name ? ay_sprintf(m->arena, "%s/%s.mlpackage", path, name) : NULL;
+        if (!package) return ay_nomem(cx);
+        AY_TRY(package_json(cx, package, &j));
+        json_object_set_new(j, "name", json_string(name));
+        json_object_set_new(j, "class", json_string(part->arch->class_name));
+        if (part->n_links > 1) json_object_set_new(j, "part", json_string(part->row->package));
+        json_array_append_new(parts, j);
+    }
+    return ALLOY_OK;
+}
+
 static alloy_status model_json(ay_ctx *cx, const char *path, json_t **out) {
     ay_model *m = NULL;
     AY_TRY(ay_model_open(cx, path, &m));
     *out = model_summary(m, path);
     json_t *parts = json_array();
     alloy_status st = *out && parts ? ALLOY_OK : ay_nomem(cx);
-    for (int i = 0; i < m->n_parts && st == ALLOY_OK; i++) {
-        json_t *j = NULL;
-        char *package = ay_sprintf(m->arena, "%s/%s.mlpackage", path, m->parts[i].row->package);
-        st = package ? package_json(cx, package, &j) : ay_nomem(cx);
-        if (st != ALLOY_OK) break;
-        json_object_set_new(j, "name", json_string(m->parts[i].row->package));
-        json_object_set_new(j, "class", json_string(m->parts[i].arch->class_name));
-        json_array_append_new(parts, j);
-    }
+    for (int i = 0; i < m->n_parts && st == ALLOY_OK; i++) st = part_json(cx, m, &m->parts[i], path, parts);
     if (st == ALLOY_OK) json_object_set(*out, "components", parts);
     json_decref(parts);
     ay_model_close(&m);

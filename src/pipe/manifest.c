@@ -36,6 +36,11 @@ json_t *ay_weight_table(const ay_weight_entry *e, int n) {
     return table;
 }
 
+char *ay_part_package(ay_arena *a, const ay_model_part *part, int link) {
+    if (part->n_links < 2) return ay_strdup(a, part->row->package);
+    return ay_sprintf(a, "%s_%dof%d", part->row->package, link + 1, part->n_links);
+}
+
 const ay_model_part *ay_model_find(const ay_model *m, const char *package) {
     for (int i = 0; i < m->n_parts; i++) {
         if (strcmp(m->parts[i].row->package, package) == 0) return &m->parts[i];
@@ -68,7 +73,7 @@ alloy_status ay_model_add_part(ay_ctx *cx, ay_model *m, const ay_part_row *row, 
     if (!arch) return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: \"%s\" is not an architecture that alloy knows as %s", what, name, row->package);
     if (m->n_parts >= AY_MAX_PARTS) return ay_fail(cx, ALLOY_E_INTERNAL, "%s: more than %d components", what, AY_MAX_PARTS);
     ay_model_part *p = &m->parts[m->n_parts];
-    *p = (ay_model_part){.row = row, .arch = arch, .config = config};
+    *p = (ay_model_part){.row = row, .arch = arch, .config = config, .n_links = 1};
     p->upcast = m->row->upcast && json_is_true(json_object_get(config, m->row->upcast));
     AY_TRY(arch->configure(cx, m->arena, what, config, &p->cfg));
     m->n_parts++;
@@ -85,6 +90,30 @@ static alloy_status read_sizes(ay_ctx *cx, const char *what, const json_t *j, ay
     return ay_json_int(cx, what, j, "text_length", 0, big, &s->text_length);
 }
 
+/* Functions, where there are several, and packages, where it is a chain. */
+static alloy_status read_functions(ay_ctx *cx, const char *what, const json_t *j, ay_arena *a, ay_model_part *p) {
+    const json_t *list = json_object_get(j, "functions"), *row, *packages = json_object_get(j, "packages");
+    size_t i, n = packages ? json_array_size(packages) : 1;
+    if (json_array_size(list) > AY_MAX_SIZES || (list && json_array_size(list) < 2)) {
+        return ay_fail(cx, ALLOY_E_FORMAT, "%s: \"functions\" of %s must be a list of 2 to %d", what, p->row->package, AY_MAX_SIZES);
+    }
+    if (packages && (n < 2 || n > AY_MAX_LINKS)) {
+        return ay_fail(cx, ALLOY_E_FORMAT, "%s: \"packages\" of %s must be a list of 2 to %d", what, p->row->package, AY_MAX_LINKS);
+    }
+    p->n_links = (int)n;
+    p->n_functions = 1;
+    p->functions[0] = (ay_part_function){"main", p->sizes};
+    json_array_foreach(list, i, row) {
+        const char *name;
+        AY_TRY(ay_json_str(cx, what, row, "name", &name));
+        p->functions[i].name = ay_strdup(a, name);
+        AY_TRY(read_sizes(cx, what, json_object_get(row, "sizes"), &p->functions[i].sizes));
+        if (!p->functions[i].name) return ay_nomem(cx);
+        p->n_functions = (int)i + 1;
+    }
+    return ALLOY_OK;
+}
+
 static alloy_status read_parts(ay_ctx *cx, const char *what, ay_model *m) {
     const json_t *parts = json_object_get(m->json, "components");
     if (!json_is_object(parts)) return ay_fail(cx, ALLOY_E_FORMAT, "%s: has no \"components\"; convert the model again", what);
@@ -94,6 +123,7 @@ static alloy_status read_parts(ay_ctx *cx, const char *what, ay_model *m) {
         const char *loaded_as = json_string_value(json_object_get(j, "class"));
         AY_TRY(ay_model_add_part(cx, m, row, what, json_object_get(j, "config"), loaded_as));
         AY_TRY(read_sizes(cx, what, json_object_get(j, "sizes"), &m->parts[m->n_parts - 1].sizes));
+        AY_TRY(read_functions(cx, what, j, m->arena, &m->parts[m->n_parts - 1]));
     }
     return ALLOY_OK;
 }

@@ -72,16 +72,28 @@ const ay_pipe_row *const *ay_pipe_list(int *n);
 
 /* ---- a model: a checkpoint folder being converted, or a model folder being run ---------------------------------------- */
 
+enum { AY_MAX_PARTS = 16, AY_MAX_TOKENIZERS = 4, AY_MAX_SIZES = 16, AY_MAX_LINKS = 256 };
+
+/** A function of a part's packages and the sizes it is for. */
+typedef struct ay_part_function {
+    const char *name;
+    ay_sizes sizes;
+} ay_part_function;
+
 typedef struct ay_model_part {
     const ay_part_row *row;
     const ay_arch *arch;
     const json_t *config; /* borrowed from the manifest */
     void *cfg;            /* the architecture's own struct */
-    ay_sizes sizes;       /* what the package was converted for */
-    bool upcast;          /* values leave half's range: float32 throughout */
+    ay_sizes sizes;       /* what the package was converted for: functions[0] */
+    ay_part_function functions[AY_MAX_SIZES];
+    int n_functions;
+    int n_links; /* packages that run one after another; 1: the part is one */
+    bool upcast; /* values leave half's range: float32 throughout */
 } ay_model_part;
 
-enum { AY_MAX_PARTS = 16, AY_MAX_TOKENIZERS = 4 };
+/** The name of a part's package: "Transformer", or "Transformer_2of5" for link 1 of a chain. In `a`; NULL: no memory. */
+char *ay_part_package(ay_arena *a, const ay_model_part *part, int link);
 
 struct ay_model {
     ay_arena *arena;

@@ -6,6 +6,7 @@
  */
 #include "pipe/pipe.h"
 
+#include <stdio.h>
 #include <string.h>
 
 typedef struct finder {
@@ -64,33 +65,77 @@ static alloy_status check_values(ay_ctx *cx, const ay_graph *g, const ay_tensor 
     return ALLOY_OK;
 }
 
-static const ay_package_function *default_function(const ay_package_info *info) {
+static const ay_package_function *function_named(const ay_package_info *info, const char *name) {
     for (int i = 0; i < info->n_functions; i++) {
-        if (info->default_function && strcmp(info->functions[i].name, info->default_function) == 0) return &info->functions[i];
+        if (strcmp(info->functions[i].name, name) == 0) return &info->functions[i];
     }
-    return info->n_functions ? &info->functions[0] : NULL;
+    return NULL;
 }
 
-/* The package's inputs and outputs against those of the component that alloy.json describes. */
+/* Inputs and outputs of one function of the package, or of the chain, against those of the graph that alloy.json describes. */
+static alloy_status check_function(ay_ctx *cx, const ay_model *m, const ay_model_part *part, ay_package *p, int f, finder *fi, int *findings) {
+    const ay_part_function *fn = &part->functions[f];
+    const ay_package_function *there = p ? function_named(ay_package_describe(p), fn->name) : NULL;
+    ay_component *c = NULL;
+    ay_graph *g = NULL;
+    const ay_tensor *in = there ? there->inputs : NULL, *out = there ? there->outputs : NULL;
+    int n_in = there ? there->n_inputs : 0, n_out = there ? there->n_outputs : 0;
+    alloy_status st = take(cx, fi, ay_part_graph(cx, part, &fn->sizes, m->precision, NULL, &g), findings);
+    if (p && !there) {
+        ay_fail(cx, ALLOY_E_MISMATCH, "there is no function \"%s\", which alloy.json names", fn->name);
+        find(fi, findings, ay_error_text(cx));
+    } else if (st == ALLOY_OK && g && !p) {
+        st = take(cx, fi, ay_component_open(cx, m, part->row->package, &fn->sizes, NULL, &c), findings);
+        if (c) in = ay_component_inputs(c, &n_in), out = ay_component_outputs(c, &n_out);
+    }
+    if (st == ALLOY_OK && g && in) st = check_values(cx, g, in, n_in, true, fi, findings);
+    if (st == ALLOY_OK && g && out) st = check_values(cx, g, out, n_out, false, fi, findings);
+    ay_component_close(&c);
+    ay_graph_free(g);
+    return st;
+}
+
 static alloy_status check_component(ay_ctx *cx, const ay_model *m, const ay_model_part *part, const char *path, finder *f, int *findings) {
     ay_package *p = NULL;
-    ay_graph *g = NULL;
-    alloy_status st = take(cx, f, ay_package_open(cx, path, &p), findings);
-    if (st == ALLOY_OK && p) st = take(cx, f, ay_part_graph(cx, part, &part->sizes, m->precision, NULL, &g), findings);
-    const ay_package_function *fn = st == ALLOY_OK && g ? default_function(ay_package_describe(p)) : NULL;
-    if (fn) st = check_values(cx, g, fn->inputs, fn->n_inputs, true, f, findings);
-    if (fn && st == ALLOY_OK) st = check_values(cx, g, fn->outputs, fn->n_outputs, false, f, findings);
-    ay_graph_free(g);
+    alloy_status st = part->n_links == 1 ? take(cx, f, ay_package_open(cx, path, &p), findings) : ALLOY_OK;
+    for (int i = 0; i < part->n_functions && st == ALLOY_OK && (p || part->n_links > 1); i++) st = check_function(cx, m, part, p, i, f, findings);
     ay_package_close(&p);
     return st;
 }
 
+/* The weight file's bytes are those that were written, as far as alloy.json knows (earlier versions did not note it). */
+static alloy_status check_digest(ay_ctx *cx, const ay_model *m, const ay_model_part *part, int k, const char *path, finder *f, int *findings) {
+    const json_t *entry = json_object_get(json_object_get(m->json, "components"), part->row->package);
+    const char *want = json_string_value(json_array_get(json_object_get(entry, "weight_digests"), (size_t)k));
+    ay_package *p;
+    uint8_t digest[32];
+    char hex[65];
+    if (!want) return ALLOY_OK;
+    AY_TRY(ay_package_open(cx, path, &p));
+    alloy_status st = ay_package_weight_digest(p, digest);
+    ay_package_close(&p);
+    for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+    if (st == ALLOY_OK && strcmp(hex, want) != 0) {
+        find(f, findings, "weights/weight.bin: its bytes are not those that were written; the file was changed or damaged, convert the model again");
+    }
+    return st;
+}
+
 static alloy_status check_part(ay_ctx *cx, const ay_model *m, const ay_model_part *part, finder *f, int *findings) {
-    int found = 0, warnings = 0;
-    char *path = ay_sprintf(m->arena, "%s/%s.mlpackage", m->dir, part->row->package);
-    if (!path) return ay_nomem(cx);
-    f->prefix = ay_path_base(path);
-    alloy_status st = take(cx, f, ay_package_validate(cx, path, pass_on, f, &found, &warnings), &found);
+    int found = 0;
+    char *path = NULL;
+    alloy_status st = ALLOY_OK;
+    for (int k = 0; k < part->n_links && st == ALLOY_OK; k++) {
+        int own = 0, warnings = 0;
+        char *name = ay_part_package(m->arena, part, k);
+        path = name ? ay_sprintf(m->arena, "%s/%s.mlpackage", m->dir, name) : NULL;
+        if (!path) return ay_nomem(cx);
+        f->prefix = ay_path_base(path);
+        st = take(cx, f, ay_package_validate(cx, path, pass_on, f, &own, &warnings), &own);
+        if (st == ALLOY_OK && !own) st = check_digest(cx, m, part, k, path, f, &own);
+        found += own;
+    }
+    if (part->n_links > 1) f->prefix = part->row->package;
     if (st == ALLOY_OK && !found) st = check_component(cx, m, part, path, f, &found);
     if (st == ALLOY_OK && !found) { /* the weight table must bind too: build the graph anew, as another size would */
         ay_component *c = NULL;

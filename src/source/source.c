@@ -206,6 +206,14 @@ void ay_source_hash(const ay_source *s, char hex[65]) {
     for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);
 }
 
+void ay_source_stamp(const ay_source *s, ay_buf *out) {
+    for (int i = 0; i < s->n_files; i++) {
+        ay_buf_printf(out, "%s ", s->files[i]->path);
+        ay_path_stamp(s->files[i]->path, out);
+        ay_buf_add(out, "\n", 1);
+    }
+}
+
 /* ---- names --------------------------------------------------------------------------------------------------------- */
 
 void ay_source_focus(ay_source *s, const char *prefix, bool flat, const ay_naming *naming, const void *cfg) {

@@ -41,6 +41,8 @@ int64_t ay_source_params(const ay_source *s);
 /** SHA-256 over every file's name, size and header, as hex (64 characters and NUL). It names the checkpoint without reading
  *  its tensors. */
 void ay_source_hash(const ay_source *s, char hex[65]);
+/** Appends name, size and time of the last change of every file: whether what was begun can be gone on with. */
+void ay_source_stamp(const ay_source *s, ay_buf *out);
 
 /** Matches every PARAM of `g` with a tensor, through the naming or the architecture's aliases. All that is missing, misshapen,
  *  of a dtype that cannot be a weight, or unused and not ignored, comes in one message. */

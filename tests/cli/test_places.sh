@@ -32,14 +32,18 @@ done
 [ "$(wc -l <limited.err)" = 1 ] || wrong "file size limit: $(cat limited.err)"
 [ -e limited ] || [ -e limited.partial ] && wrong "limited is left"
 
-# the terminal goes away in the middle: as after Ctrl-C, nothing is left
+# the terminal goes away in the middle: as after Ctrl-C, what is whole is kept, and the same command goes on from there
 for round in 1 2 3; do
     "$alloy" convert "$source" --output-dir hup --name h --size 64x64 --text-length 16 -q 2>/dev/null &
     pid=$!
     for _ in $(seq 200); do [ -e hup/h.partial ] && break; sleep 0.005; done
     kill -HUP $pid 2>/dev/null
     wait $pid
-    [ -e hup/h.partial ] && wrong "h.partial is left after SIGHUP"
+    rc=$?
+    [ $rc = 130 ] && [ -e hup/h ] && wrong "a model is there after SIGHUP"
+    [ $rc = 130 ] || [ $rc = 0 ] || wrong "status $rc after SIGHUP"
+    [ $rc = 0 ] || "$alloy" convert "$source" --output-dir hup --name h --size 64x64 --text-length 16 -q || wrong "not gone on with after SIGHUP"
+    [ -e hup/h.partial ] && wrong "h.partial is left"
     rm -rf hup
 done
 

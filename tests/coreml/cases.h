@@ -375,7 +375,7 @@ static alloy_status write_one(ay_test *t, const char *path, const ay_graph *g, a
     ay_function f = {"main", g};
     static const char *const extra[] = {"zeta", "last", "alpha", "first", NULL};
     ay_package_options o = {
-        .target = target, .description = "a test", .author = "alloy", .metadata = extra, .source = {stream_part, t}};
+        .target = target, .description = "a test", .author = "alloy", .metadata = extra, .source = {.stream = stream_part, .user = t}};
     ay_weight_entry *entries;
     int n;
     AY_TRY(ay_graph_status(g));

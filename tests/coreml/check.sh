@@ -13,6 +13,10 @@ trap 'rm -rf "$dir"' EXIT
 if [ -f demo/model/model_index.json ]; then
     "$build/alloy" convert demo/model -q --output-dir "$dir" --name half
     "$build/alloy" convert demo/model -q --output-dir "$dir" --name single --quantization float32 --target macos15
+    "$build/alloy" convert demo/model -q --output-dir "$dir" --name sizes --quantization int4 --size 128x128 --size 192x128
+    "$build/alloy" convert demo/model -q --output-dir "$dir" --name chain --quantization int8 --size 128x128 --size 64x64 --max-package-size 600KB
     "$python" tests/coreml/check_packages.py "$dir/half"
+    "$python" tests/coreml/check_packages.py "$dir/sizes"
+    "$python" tests/coreml/check_packages.py "$dir/chain"
     "$python" tests/coreml/check_packages.py "$dir/single"
 fi

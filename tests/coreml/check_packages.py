@@ -93,9 +93,18 @@ def check(path):
     keys = [re.sub("[^A-Za-z0-9_]", "_", k) for k in values]
     values = {k: v for k, v in zip(keys, values.values()) if keys.count(k) == 1}  # others were numbered
     found = check_constants(prog, values)
+    several = len(spec.description.functions) > 0
+    if several:  # as coremltools.models.utils.save_multifunction does
+        prog.default_function_name = spec.description.defaultFunctionName
+        prog.export_as_multifunction = True
+        assert prog.default_function_name in prog.functions, "the default function is not among the functions"
     again = mil_convert(prog, convert_to="mlprogram", convert_from="milinternal", specification_version=version,
-                        model_description=spec.description, pass_pipeline=ct.PassPipeline.EMPTY, skip_model_load=True,
-                        compute_units=ct.ComputeUnit.CPU_ONLY).get_spec()
+                        model_description=None if several else spec.description, pass_pipeline=ct.PassPipeline.EMPTY,
+                        skip_model_load=True, compute_units=ct.ComputeUnit.CPU_ONLY,
+                        export_multi_functions=several).get_spec()
+    if several:
+        assert {f.name for f in again.description.functions} == {f.name for f in spec.description.functions}
+        assert again.description.defaultFunctionName == spec.description.defaultFunctionName
     ours, theirs = by_output(spec), by_output(again)
     for key, (op, names) in theirs.items():
         if key not in ours:

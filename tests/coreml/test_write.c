@@ -121,7 +121,7 @@ static void test_functions(void **state) {
         ay_set_output(g[i], "y", ay_linear_layer(g[i], i ? "second" : "first", x, 2, false));
     }
     ay_function f[2] = {{"small", g[0]}, {"large", g[1]}};
-    ay_package_options o = {.target = AY_TARGET_MACOS15, .source = {stream_part, t}};
+    ay_package_options o = {.target = AY_TARGET_MACOS15, .source = {.stream = stream_part, .user = t}};
     ay_weight_entry *entries;
     int n;
     const char *path = ay_test_path(t, "two.mlpackage");
@@ -169,17 +169,17 @@ static void refuse(ay_test *t, ay_graph *g, ay_target target, ay_weight_source s
 
 static void test_refusals(void **state) {
     ay_test *t = *state;
-    ay_weight_source good = {stream_part, t};
+    ay_weight_source good = {.stream = stream_part, .user = t};
     for (int i = 0; i < N_STORAGES; i++)
         if (storages[i].only15)
             refuse(t, storage_graph(t->cx, &storages[i], AY_F16), AY_TARGET_MACOS14, good, ALLOY_E_UNSUPPORTED, "macOS 15");
-    refuse(t, storage_graph(t->cx, &storages[0], AY_F16), AY_TARGET_MACOS14, (ay_weight_source){broken_stream, t},
+    refuse(t, storage_graph(t->cx, &storages[0], AY_F16), AY_TARGET_MACOS14, (ay_weight_source){.stream = broken_stream, .user = t},
            ALLOY_E_IO, "shard 3");
-    refuse(t, storage_graph(t->cx, &storages[0], AY_F16), AY_TARGET_MACOS14, (ay_weight_source){short_stream, t},
+    refuse(t, storage_graph(t->cx, &storages[0], AY_F16), AY_TARGET_MACOS14, (ay_weight_source){.stream = short_stream, .user = t},
            ALLOY_E_INTERNAL, "fewer");
-    refuse(t, storage_graph(t->cx, &storages[0], AY_F16), AY_TARGET_MACOS14, (ay_weight_source){long_stream, t},
+    refuse(t, storage_graph(t->cx, &storages[0], AY_F16), AY_TARGET_MACOS14, (ay_weight_source){.stream = long_stream, .user = t},
            ALLOY_E_INTERNAL, "more");
-    refuse(t, storage_graph(t->cx, &storages[0], AY_F16), AY_TARGET_MACOS14, (ay_weight_source){NULL, NULL}, ALLOY_E_USAGE,
+    refuse(t, storage_graph(t->cx, &storages[0], AY_F16), AY_TARGET_MACOS14, (ay_weight_source){.stream = NULL}, ALLOY_E_USAGE,
            "proj.weight");
 
     ay_graph *g = ay_graph_new(t->cx);

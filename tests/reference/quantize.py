@@ -3,11 +3,12 @@
 
     python tests/reference/quantize.py errors BUILD        relative errors beside coremltools' and GGUF's (docs/numerics.md)
     python tests/reference/quantize.py packages BUILD      coremltools' values of every compressed constant, bit for bit
+    python tests/reference/quantize.py kinds BUILD         the same of every kind as the weight of every layer, ranks 2 to 5
     python tests/reference/quantize.py pictures BUILD DIR  pictures of the small checkpoints (made by flux.py --save DIR) with
                                                            the transformer and the text encoders in GGUF's Q4_0 and Q8_0
     python tests/reference/quantize.py search              how near few trial scales come to a dense search (int4)
 
-BUILD is the folder of `make tests`. Needs numpy; coremltools for the first two, gguf for errors, diffusers for pictures.
+BUILD is the folder of `make tests`. Needs numpy; coremltools for the first three, gguf for errors, diffusers for pictures.
 """
 import subprocess
 import sys
@@ -150,32 +151,44 @@ def errors(build):
 # ---- packages -----------------------------------------------------------------------------------------------------------
 
 
-def packages(build):
+def compare(folder):
+    """Every compressed constant of the packages below the folder: coremltools' numbers against alloy's, bit for bit."""
     import coremltools as ct
     from coremltools.converters.mil.frontend.milproto.load import load
     from safetensors.numpy import load_file
 
-    total = {}
+    total, users = {}, {"linear", "conv", "gather"}
+    for path in sorted(Path(folder).rglob("*.mlpackage")):
+        spec = ct.utils.load_spec(str(path))
+        prog = load(model_spec=spec, specification_version=spec.specificationVersion,
+                    file_weights_dir=str(path / "Data/com.apple.CoreML/weights"))
+        prog.validate(check_essential_scope=False)
+        ours, seen = load_file(path.with_suffix(".safetensors")), 0
+        for op in prog.functions["main"].operations:
+            if op.op_type in ("constexpr_affine_dequantize", "constexpr_blockwise_shift_scale", "constexpr_lut_to_dense"):
+                theirs = op.materialized_val_inference().astype(np.float32)
+                mine = ours[op.outputs[0].name]
+                assert theirs.shape == mine.shape and np.array_equal(theirs.view(np.uint32), mine.view(np.uint32)), \
+                    f"{path}: {op.outputs[0].name} differs"
+                user = next((u.op_type for u in op.outputs[0].child_ops if u.op_type in users), "another")
+                key = (op.op_type, f"CoreML{spec.specificationVersion - 1}", user, len(mine.shape))
+                total[key] = total.get(key, 0) + 1
+                seen += 1
+        assert seen == len(ours), f"{path}: {len(ours)} compressed weights, {seen} seen by coremltools"
+    for (kind, opset, user, rank), n in sorted(total.items()):
+        print(f"{kind} ({opset}), {user}, rank {rank}: {n} equal bit for bit")
+
+
+def packages(build):
     with tempfile.TemporaryDirectory() as d:
         subprocess.run([f"{build}/tests/pipe/test_quantized", f"{d}/p"], check=True)
-        for path in sorted(Path(f"{d}/p").glob("*/*.mlpackage")):
-            spec = ct.utils.load_spec(str(path))
-            prog = load(model_spec=spec, specification_version=spec.specificationVersion,
-                        file_weights_dir=str(path / "Data/com.apple.CoreML/weights"))
-            prog.validate(check_essential_scope=False)
-            ours, seen = load_file(path.with_suffix(".safetensors")), 0
-            for op in prog.functions["main"].operations:
-                if op.op_type in ("constexpr_affine_dequantize", "constexpr_blockwise_shift_scale", "constexpr_lut_to_dense"):
-                    theirs = op.materialized_val_inference().astype(np.float32)
-                    mine = ours[op.outputs[0].name]
-                    assert theirs.shape == mine.shape and np.array_equal(theirs.view(np.uint32), mine.view(np.uint32)), \
-                        f"{path}: {op.outputs[0].name} differs"
-                    key = (op.op_type, len(mine.shape))
-                    total[key] = total.get(key, 0) + 1
-                    seen += 1
-            assert seen == len(ours), f"{path}: {len(ours)} compressed weights, {seen} seen by coremltools"
-    for (kind, rank), n in sorted(total.items()):
-        print(f"{kind}, rank {rank}: {n} equal bit for bit")
+        compare(f"{d}/p")
+
+
+def kinds(build):
+    with tempfile.TemporaryDirectory() as d:
+        subprocess.run([f"{build}/tests/quant/test_kinds", d], check=True)
+        compare(d)
 
 
 # ---- pictures -----------------------------------------------------------------------------------------------------------
@@ -236,4 +249,4 @@ def search(_=None):
 
 
 if __name__ == "__main__":
-    {"errors": errors, "packages": packages, "pictures": pictures, "search": search}[sys.argv[1]](*sys.argv[2:])
+    {"errors": errors, "packages": packages, "kinds": kinds, "pictures": pictures, "search": search}[sys.argv[1]](*sys.argv[2:])
