@@ -255,6 +255,11 @@ bool ay_path_is_link(const char *path) {
     return lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
 }
 
+int64_t ay_file_size(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode) ? (int64_t)st.st_size : 0;
+}
+
 void ay_path_stamp(const char *path, ay_buf *out) {
     struct stat st;
     if (stat(path, &st) != 0) ay_buf_printf(out, "none");

@@ -29,6 +29,7 @@ alloy_status ay_file_copy(ay_ctx *cx, const char *from, const char *to);
 typedef enum ay_path_kind { AY_PATH_NONE, AY_PATH_FILE, AY_PATH_DIR, AY_PATH_OTHER } ay_path_kind;
 ay_path_kind ay_path_kind_of(const char *path);
 bool ay_path_is_link(const char *path);
+int64_t ay_file_size(const char *path); /* bytes of a regular file; 0 for what is none */
 /** Appends size and time of the last change of the file: what tells that it is still the one it was. */
 void ay_path_stamp(const char *path, ay_buf *out);
 /** Why there is no `path`, as the system tells it: not there, not permitted, a loop of links, a name too long. */

@@ -25,9 +25,7 @@ typedef struct conversion {
     char *partial, *final;
     uint64_t total, done; /* bytes of source tensors */
     uint64_t weights;     /* bytes of weights to be written */
-    ay_target target;
-    const char *quantization; /* as alloy.json names it */
-    ay_quant_kind kind;
+    ay_convert_form form; /* how weights are stored, for which target */
     ay_part_quant quant[AY_MAX_PARTS];
     ay_part_work work[AY_MAX_PARTS]; /* graphs[0] is the one of `graphs` */
     alloy_size sizes[AY_MAX_SIZES];  /* pictures, the default first */
@@ -197,6 +195,23 @@ static alloy_status read_parts(conversion *v) {
     return ALLOY_OK;
 }
 
+/* What is copied as it is. */
+static alloy_status tokenizer_bytes(conversion *v, uint64_t *sum) {
+    for (const char *const *name = v->m->row->tokenizers; *name; name++) {
+        char *dir = ay_path_join(v->m->arena, v->folder, *name), **files;
+        int n;
+        if (!dir) return ay_nomem(v->cx);
+        if (ay_path_kind_of(dir) != AY_PATH_DIR) continue;
+        AY_TRY(ay_list_dir(v->cx, v->m->arena, dir, &files, &n));
+        for (int i = 0; i < n; i++) {
+            char *file = ay_path_join(v->m->arena, dir, files[i]);
+            if (!file) return ay_nomem(v->cx);
+            *sum += (uint64_t)ay_file_size(file);
+        }
+    }
+    return ALLOY_OK;
+}
+
 /* The mix of precisions under --size-limit, less what is not weights: programs, a line of alloy.json and the padding of the
  * weight file for each tensor. */
 static alloy_status fit(conversion *v) {
@@ -205,13 +220,14 @@ static alloy_status fit(conversion *v) {
     const ay_arch *arch[AY_MAX_PARTS];
     uint64_t beside = 1 << 20, limit = (uint64_t)v->o->size_limit;
     int n = 0;
-    if (v->kind == AY_QUANT_NONE) return ay_fail(v->cx, ALLOY_E_USAGE, "--size-limit needs --quantization int8 or int4, or --palette");
+    if (v->form.kind == AY_QUANT_NONE) return ay_fail(v->cx, ALLOY_E_USAGE, "--size-limit needs --quantization int8 or int4, or --palette");
+    AY_TRY(tokenizer_bytes(v, &beside));
     for (int i = 0; i < v->m->n_parts; i++) {
         if (!v->graphs[i]) continue;
         q[n] = &v->quant[i];
         from[n] = v->sources[i];
         arch[n++] = v->m->parts[i].arch;
-        beside += (uint64_t)v->graphs[i]->n_nodes * 1024;
+        beside += (uint64_t)v->graphs[i]->n_nodes * 1024 * (uint64_t)v->m->parts[i].n_functions;
     }
     return n ? ay_quant_fit(q, from, arch, n, limit > beside ? limit - beside : 0) : ALLOY_OK;
 }
@@ -263,7 +279,7 @@ static alloy_status build_part(conversion *v, int i) {
     AY_TRY(add_functions(v, p));
     AY_TRY(open_part(v, p, &v->sources[i]));
     AY_TRY(ay_part_graph(cx, p, &p->sizes, v->m->precision, v->sources[i], &v->graphs[i]));
-    return ay_part_quant_plan(cx, v->m->arena, v->kind, p->arch, v->graphs[i], &v->quant[i]);
+    return ay_part_quant_plan(cx, v->m->arena, v->form.kind, p->arch, v->graphs[i], &v->quant[i]);
 }
 
 /* How each weight is stored is decided: the other sizes' graphs follow, and where they are cut. */
@@ -314,11 +330,11 @@ static alloy_status write_part(conversion *v, int i, json_t *components) {
     ay_part_work *w = &v->work[i];
     json_t *entry;
     w->dir = v->partial;
-    w->target = v->target;
+    w->target = v->form.target;
     w->journal = v->journal;
     w->passed = passed;
     w->user = v;
-    AY_TRY(ay_part_write(w, v->kind != AY_QUANT_NONE, &entry));
+    AY_TRY(ay_part_write(w, v->form.kind != AY_QUANT_NONE, &entry));
     return json_object_set_new(components, v->m->parts[i].row->package, entry) == 0 ? ALLOY_OK : ay_nomem(v->cx);
 }
 
@@ -343,7 +359,7 @@ static alloy_status write_manifest(conversion *v, json_t *components, json_t *pr
     errno = 0;
     json_t *j = json_pack("{s:i, s:s, s:o, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:O, s:O, s:O}", "format", 1, "alloy", ALLOY_VERSION, "name",
                           ay_json_text(ay_path_base(v->final)), "type", m->row->type, "pipeline", m->row->class_name, "quantization",
-                          v->quantization, "target", v->target == AY_TARGET_MACOS15 ? "macos15" : "macos14",
+                          v->form.quantization, "target", v->form.target == AY_TARGET_MACOS15 ? "macos15" : "macos14",
                           "width", m->width, "height", m->height, "text_length", m->text_length, "prediction", prediction, "scheduler",
                           m->scheduler, "components", components);
     char *path = ay_path_join(m->arena, v->partial, "alloy.json");
@@ -420,7 +436,7 @@ static alloy_status work_key(conversion *v, uint8_t key[32]) {
     const alloy_convert_options *o = v->o;
     ay_buf b = {0};
     ay_sha256 sha;
-    ay_buf_printf(&b, "%s %s %s %d %d %lld %d %d %d\n%s %s\n", ALLOY_VERSION, v->m->row->type, v->quantization, (int)v->target, (int)v->kind,
+    ay_buf_printf(&b, "%s %s %s %d %d %lld %d %d %d\n%s %s\n", ALLOY_VERSION, v->m->row->type, v->form.quantization, (int)v->form.target, (int)v->form.kind,
                   (long long)o->size_limit, v->m->width, v->m->height, v->m->text_length, v->source, v->folder);
     for (int i = 0; i < v->m->n_parts; i++) {
         if (!v->graphs[i]) continue;
@@ -485,68 +501,6 @@ static alloy_status write_all(conversion *v, json_t *components, json_t *predict
 
 /* ---- the whole -------------------------------------------------------------------------------------------------------------- */
 
-/* What --quantization takes: how each target stores it, and which target it is written for unless one is named. */
-static const struct {
-    const char *name;
-    ay_dtype precision;
-    ay_quant_kind kind[2]; /* by ay_target */
-    ay_target target;
-} quantizations[] = {
-    {"float16", AY_F16, {AY_QUANT_NONE, AY_QUANT_NONE}, AY_TARGET_MACOS14},
-    {"float32", AY_F32, {AY_QUANT_NONE, AY_QUANT_NONE}, AY_TARGET_MACOS14},
-    {"int8", AY_F16, {AY_QUANT_INT8, AY_QUANT_INT8}, AY_TARGET_MACOS14},
-    {"int4", AY_F16, {AY_QUANT_PALETTE4, AY_QUANT_INT4}, AY_TARGET_MACOS15},
-};
-static const struct {
-    int bits;
-    const char *name;
-    ay_quant_kind kind;
-} palettes[] = {{4, "palette4", AY_QUANT_PALETTE4}, {6, "palette6", AY_QUANT_PALETTE6}, {8, "palette8", AY_QUANT_PALETTE8}};
-
-static alloy_status check_quantization(ay_ctx *cx, const alloy_convert_options *o, conversion *v) {
-    enum { N = sizeof quantizations / sizeof quantizations[0], P = sizeof palettes / sizeof palettes[0] };
-    const char *q = o->quantization ? o->quantization : "float16";
-    size_t i = 0, k = 0;
-    while (i < N && strcmp(q, quantizations[i].name) != 0) i++;
-    if (i == N) return ay_fail(cx, ALLOY_E_USAGE, "quantization \"%s\" is not known; float16, float32, int8 and int4 are", q);
-    v->m->precision = quantizations[i].precision;
-    v->quantization = quantizations[i].name;
-    v->target = o->palette ? AY_TARGET_MACOS14 : quantizations[i].target;
-    if (o->target && strcmp(o->target, "macos15") == 0) v->target = AY_TARGET_MACOS15;
-    else if (o->target && strcmp(o->target, "macos14") == 0) v->target = AY_TARGET_MACOS14;
-    else if (o->target) return ay_fail(cx, ALLOY_E_USAGE, "target \"%s\" is not known; macos14 and macos15 are", o->target);
-    v->kind = quantizations[i].kind[v->target];
-    if (!o->palette) return ALLOY_OK;
-    if (o->quantization) return ay_fail(cx, ALLOY_E_USAGE, "--palette and --quantization each say how to store weights; give one of them");
-    while (k < P && palettes[k].bits != o->palette) k++;
-    if (k == P) return ay_fail(cx, ALLOY_E_USAGE, "palettes have 4, 6 or 8 bits, not %d", o->palette);
-    v->kind = palettes[k].kind;
-    v->quantization = palettes[k].name;
-    return ALLOY_OK;
-}
-
-/* Several sizes are functions of one package, which macOS 15 brought. */
-static alloy_status check_sizes(ay_ctx *cx, const alloy_convert_options *o, conversion *v) {
-    if (o->num_sizes < 0 || o->num_sizes > AY_MAX_SIZES) return ay_fail(cx, ALLOY_E_USAGE, "%d sizes: at most %d can share a package", o->num_sizes, AY_MAX_SIZES);
-    for (int i = 0; i < o->num_sizes; i++) {
-        if (o->sizes[i].width < 1 || o->sizes[i].height < 1) return ay_fail(cx, ALLOY_E_USAGE, "a size of %dx%d pixels is none", o->sizes[i].width, o->sizes[i].height);
-    }
-    if (o->num_sizes < 2) return ALLOY_OK;
-    if (o->target && v->target < AY_TARGET_MACOS15) {
-        return ay_fail(cx, ALLOY_E_USAGE, "several sizes in one package need --target macos15; for macOS 14 convert one size (run makes others from it)");
-    }
-    v->target = AY_TARGET_MACOS15;
-    return ALLOY_OK;
-}
-
-static alloy_status check_options(ay_ctx *cx, const alloy_convert_options *o, conversion *v) {
-    AY_TRY(check_quantization(cx, o, v));
-    if (o->image_size.width < 0 || o->image_size.height < 0 || o->text_length < 0 || o->size_limit < 0 || o->max_package_size < 0) {
-        return ay_fail(cx, ALLOY_E_USAGE, "sizes cannot be negative");
-    }
-    return check_sizes(cx, o, v);
-}
-
 /* The last part of the path; of a file, without the ending that says its format. */
 static const char *folder_name(ay_arena *a, const char *source) {
     static const char *const endings[] = {".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin"};
@@ -580,7 +534,8 @@ static alloy_status choose_names(conversion *v) {
 
 static alloy_status convert(conversion *v, json_t *components, json_t *prediction) {
     ay_model *m = v->m;
-    AY_TRY(check_options(v->cx, v->o, v));
+    AY_TRY(ay_convert_check(v->cx, v->o, &v->form));
+    m->precision = v->form.precision;
     AY_TRY(choose_names(v));
     AY_TRY(read_source(v));
     AY_TRY(read_parts(v));
@@ -593,7 +548,7 @@ static alloy_status convert(conversion *v, json_t *components, json_t *predictio
     v->sizes[0] = (alloy_size){m->width, m->height};
     AY_TRY(build_parts(v));
     ay_log(v->cx, AY_LOG_INFO, "%s: %s, %s for %s, %dx%d pixels, %d text tokens", v->source, m->row->class_name,
-           v->quantization, v->target == AY_TARGET_MACOS15 ? "macOS 15" : "macOS 14", m->width, m->height,
+           v->form.quantization, v->form.target == AY_TARGET_MACOS15 ? "macOS 15" : "macOS 14", m->width, m->height,
            m->text_length);
     return write_all(v, components, prediction);
 }
@@ -640,7 +595,7 @@ alloy_status ay_convert(ay_ctx *cx, const char *source, const alloy_convert_opti
     if (st == ALLOY_OK) ay_log(cx, AY_LOG_INFO, "wrote %s", v.final);
     if (st == ALLOY_OK && o.report) {
         json_t *j = json_pack("{s:o, s:s, s:s, s:i, s:i, s:i}", "path", ay_json_text(v.final), "type", v.m->row->type, "quantization",
-                              v.quantization, "width", v.m->width, "height", v.m->height, "text_length",
+                              v.form.quantization, "width", v.m->width, "height", v.m->height, "text_length",
                               v.m->text_length);
         if (v.loras) json_object_set_new(j, "loras", ay_loras_json(v.loras));
         *o.report = j ? json_dumps(j, JSON_INDENT(2)) : NULL;

@@ -10,6 +10,15 @@
 #include "pipe/convert_journal.h"
 #include "pipe/convert_quant.h"
 
+/** What the options come to (convert_form.c). */
+typedef struct ay_convert_form {
+    ay_dtype precision;
+    const char *quantization; /* as alloy.json names it */
+    ay_quant_kind kind;
+    ay_target target;
+} ay_convert_form;
+alloy_status ay_convert_check(ay_ctx *cx, const alloy_convert_options *o, ay_convert_form *out);
+
 typedef struct ay_part_work {
     ay_ctx *cx;
     const ay_model_part *part;

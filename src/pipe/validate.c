@@ -104,13 +104,16 @@ static alloy_status check_component(ay_ctx *cx, const ay_model *m, const ay_mode
 }
 
 /* The weight file's bytes are those that were written, as far as alloy.json knows (earlier versions did not note it). */
-static alloy_status check_digest(ay_ctx *cx, const ay_model *m, const ay_model_part *part, int k, const char *path, finder *f, int *findings) {
+static alloy_status check_digest(ay_ctx *cx, const ay_model *m, const ay_model_part *part, int k, finder *f, int *findings) {
     const json_t *entry = json_object_get(json_object_get(m->json, "components"), part->row->package);
     const char *want = json_string_value(json_array_get(json_object_get(entry, "weight_digests"), (size_t)k));
     ay_package *p;
     uint8_t digest[32];
     char hex[65];
     if (!want) return ALLOY_OK;
+    char *name = ay_part_package(m->arena, part, k), *path = name ? ay_sprintf(m->arena, "%s/%s.mlpackage", m->dir, name) : NULL;
+    if (!path) return ay_nomem(cx);
+    f->prefix = ay_path_base(path);
     AY_TRY(ay_package_open(cx, path, &p));
     alloy_status st = ay_package_weight_digest(p, digest);
     ay_package_close(&p);
@@ -132,11 +135,11 @@ static alloy_status check_part(ay_ctx *cx, const ay_model *m, const ay_model_par
         if (!path) return ay_nomem(cx);
         f->prefix = ay_path_base(path);
         st = take(cx, f, ay_package_validate(cx, path, pass_on, f, &own, &warnings), &own);
-        if (st == ALLOY_OK && !own) st = check_digest(cx, m, part, k, path, f, &own);
         found += own;
     }
     if (part->n_links > 1) f->prefix = part->row->package;
     if (st == ALLOY_OK && !found) st = check_component(cx, m, part, path, f, &found);
+    for (int k = 0; k < part->n_links && st == ALLOY_OK && !found; k++) st = check_digest(cx, m, part, k, f, &found);
     if (st == ALLOY_OK && !found) { /* the weight table must bind too: build the graph anew, as another size would */
         ay_component *c = NULL;
         ay_sizes other = part->sizes;

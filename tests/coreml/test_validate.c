@@ -314,6 +314,53 @@ static void constexpr_param(AyMil__Model *m) {
         if (strcmp(op->attributes[i]->key, "zero_point") == 0) set_text(&op->attributes[i]->key, "offset");
 }
 
+/* The literal parameters of macOS 15's compressed constants. */
+static AyMil__Value *literal(AyMil__Model *m, const char *type, const char *key) { return find_arg(m, type, key)->arguments[0]->value; }
+static AyMil__TensorType *block_part(AyMil__Model *m, const char *key) { return literal(m, "constexpr_blockwise_shift_scale", key)->type->tensor_type; }
+static AyMil__TensorType *lut_part(AyMil__Model *m, const char *key) { return literal(m, "constexpr_lut_to_dense", key)->type->tensor_type; }
+static void block_scale_shape(AyMil__Model *m) { block_part(m, "scale")->dimensions[1]->constant->size = 5; }
+static void block_scale_turned(AyMil__Model *m) { /* as many numbers, which divide nothing */
+    block_part(m, "scale")->dimensions[0]->constant->size = 3;
+    block_part(m, "scale")->dimensions[1]->constant->size = 16;
+}
+static void block_scale_rank(AyMil__Model *m) {
+    block_part(m, "scale")->rank = 1;
+    block_part(m, "scale")->n_dimensions = 1;
+    block_part(m, "scale")->dimensions[0]->constant->size = 48;
+}
+static void block_scale_dtype(AyMil__Model *m) { block_part(m, "scale")->data_type = AY_MIL__DATA_TYPE__INT32; }
+static void block_data_dtype(AyMil__Model *m) { block_part(m, "data")->data_type = AY_MIL__DATA_TYPE__INT8; }
+static void block_data_sign(AyMil__Model *m) { block_part(m, "data")->data_type = AY_MIL__DATA_TYPE__UINT4; }
+static void block_data_shape(AyMil__Model *m) { block_part(m, "data")->dimensions[0]->constant->size = 15; }
+static void block_no_scale(AyMil__Model *m) { remove_arg(m, "constexpr_blockwise_shift_scale", "scale"); }
+static void block_strange(AyMil__Model *m) { rename_arg(m, "constexpr_blockwise_shift_scale", "offset", "zero_point"); }
+static void block_offset_shape(AyMil__Model *m) {
+    block_part(m, "offset")->dimensions[0]->constant->size = 48;
+    block_part(m, "offset")->dimensions[1]->constant->size = 1;
+}
+static void block_too_new(AyMil__Model *m) {
+    set_text(&m->ml_program->functions[0]->value->opset, "CoreML7");
+    set_text(&m->ml_program->functions[0]->value->block_specializations[0]->key, "CoreML7");
+    m->specification_version = 8;
+}
+static void lut_entries(AyMil__Model *m) {
+    lut_part(m, "lut")->dimensions[2]->constant->size = 8;
+    lut_part(m, "lut")->dimensions[3]->constant->size = 2;
+}
+static void lut_groups(AyMil__Model *m) {
+    lut_part(m, "lut")->dimensions[0]->constant->size = 1;
+    lut_part(m, "lut")->dimensions[1]->constant->size = 5;
+}
+static void lut_indices(AyMil__Model *m) { lut_part(m, "indices")->data_type = AY_MIL__DATA_TYPE__UINT6; }
+static void lut_axis(AyMil__Model *m) {
+    literal(m, "constexpr_lut_to_dense", "vector_axis")->immediate_value->tensor->ints->values[0] = 2;
+}
+static void lut_no_axis(AyMil__Model *m) { remove_arg(m, "constexpr_lut_to_dense", "vector_axis"); }
+static void lut_offset(AyMil__Model *m) {
+    AyMil__Value *lut = literal(m, "constexpr_lut_to_dense", "lut"), *indices = literal(m, "constexpr_lut_to_dense", "indices");
+    lut->blob_file_value->offset = indices->blob_file_value->offset;
+}
+
 /* What most mutations start from: most of the operations that they touch. */
 static ay_graph *base_graph(ay_ctx *cx) {
     ay_graph *g = ay_graph_new(cx);
@@ -336,66 +383,88 @@ static ay_graph *heads_graph(ay_ctx *cx) { /* keys of one head for two heads of 
     ay_set_output(g, "y", ay_matmul(g, q, k, false, true));
     return g;
 }
+static ay_graph *block_graph(ay_ctx *cx) { return storage_graph(cx, &storages[5], AY_F16); }
+static ay_graph *offset_graph(ay_ctx *cx) { return storage_graph(cx, &storages[6], AY_F16); }
+static ay_graph *groups_graph(ay_ctx *cx) { return storage_graph(cx, &storages[14], AY_F16); }
+static ay_graph *vector_graph(ay_ctx *cx) { return storage_graph(cx, &storages[15], AY_F16); }
 static ay_graph *codes_graph(ay_ctx *cx) { return storage_graph(cx, &storages[0], AY_F16); }
 
 static const struct mutation {
     ay_graph *(*graph)(ay_ctx *);
     void (*change)(AyMil__Model *);
     const char *says;
+    bool macos15;
 } mutations[] = {
-    {base_graph, no_interleave, "Required param 'interleave' is missing"},
-    {base_graph, no_pad, "Required param 'pad' is missing"},
-    {base_graph, no_validate, "Required param 'validate_indices' is missing"},
-    {base_graph, no_bias, "Required param 'bias' is missing"},
-    {base_graph, other_param, "parameter axes is none that this operation has"},
-    {base_graph, const_type, "val is int32[] and the output is declared bool[]"},
-    {base_graph, no_name, "the attribute name is missing"},
-    {base_graph, bad_name, "\"a-b\" is not a name"},
-    {base_graph, reserved_name, "\"tensor\" is not a name"},
-    {base_graph, same_name, "two values are called"},
-    {base_graph, wrong_order, "which no operation before this one makes"},
-    {base_graph, unknown_op, "there is no operation of this type"},
-    {base_graph, too_new, "came with CoreML8"},
-    {base_graph, opset_string, "needs specification version 9, found 8"},
-    {base_graph, opset_key, "no block for the function's opset"},
-    {base_graph, opset_unknown, "Unknown opset 'CoreML4'"},
-    {base_graph, program_version, "version is 2"},
-    {base_graph, old_version, "needs specification version 8, found 6"},
-    {base_graph, doc_string, "docString"},
-    {base_graph, input_renamed, "input x of the function is not in the description"},
-    {base_graph, input_dtype, "another element type than the program's, float32[4, 12]"},
-    {base_graph, input_int8, "which specification version 8 does not have"},
-    {base_graph, input_shape, "another shape than the program's, float32[4, 12]"},
-    {base_graph, output_shape, "y is described with another shape"},
-    {base_graph, output_optional, "output y is optional"},
-    {base_graph, default_named, "a default function is named and no functions are described"},
-    {base_graph, input_returned, "input x is returned as an output"},
-    {base_graph, output_unmade, "Failed to find type of nowhere"},
-    {base_graph, unknown_dim, "unknown dimension 0, which its inputs make known"},
-    {base_graph, wrong_dim, "the program declares output"},
-    {base_graph, wrong_rank, "has rank 3 and 2 dimensions"},
-    {base_graph, zero_dim, "it must be 1 to 2147483647"},
-    {base_graph, wrong_dtype, "declares output"},
-    {base_graph, strange_dtype, "unknown element type 77"},
-    {base_graph, blob_offset, "no blob at offset"},
-    {base_graph, blob_odd, "expected a multiple of 64"},
-    {base_graph, blob_far, "past the end of the file"},
-    {base_graph, blob_folder, "expected @model_path/weights/weight.bin"},
-    {base_graph, blob_other, "val has 192 elements, its blob at"},
-    {base_graph, two_values, "parameter axis has 2 values"},
-    {base_graph, bound_nowhere, "bound to nobody, which no operation before this one makes"},
-    {base_graph, computed_axis, "must be constant and is bound to x"},
-    {base_graph, short_value, "val has 1 elements, its type needs 2"},
-    {base_graph, wrong_word, "parameter pad_type is \"mirror\""},
-    {base_graph, pool_same, "ceil_mode must be False when pad_type is equal to same"},
-    {base_graph, float_pad, "parameter constant_val is int32[]"},
-    {base_graph, not_utf8, "not UTF-8"},
-    {base_graph, extra_attribute, "the attribute val is none that this operation has"},
-    {five_graph, rank_five, "parameter x[0] has invalid rank 5, expected [3, 4]"},
-    {heads_graph, to_sdpa, "query, key and value must have the same batch dimensions"},
-    {codes_graph, constexpr_shape, "declares output"},
-    {codes_graph, constexpr_axis, "expected 1 or 24"},
-    {codes_graph, constexpr_param, "Required param 'zero_point' is missing"},
+    {base_graph, no_interleave, "Required param 'interleave' is missing", false},
+    {base_graph, no_pad, "Required param 'pad' is missing", false},
+    {base_graph, no_validate, "Required param 'validate_indices' is missing", false},
+    {base_graph, no_bias, "Required param 'bias' is missing", false},
+    {base_graph, other_param, "parameter axes is none that this operation has", false},
+    {base_graph, const_type, "val is int32[] and the output is declared bool[]", false},
+    {base_graph, no_name, "the attribute name is missing", false},
+    {base_graph, bad_name, "\"a-b\" is not a name", false},
+    {base_graph, reserved_name, "\"tensor\" is not a name", false},
+    {base_graph, same_name, "two values are called", false},
+    {base_graph, wrong_order, "which no operation before this one makes", false},
+    {base_graph, unknown_op, "there is no operation of this type", false},
+    {base_graph, too_new, "came with CoreML8", false},
+    {base_graph, opset_string, "needs specification version 9, found 8", false},
+    {base_graph, opset_key, "no block for the function's opset", false},
+    {base_graph, opset_unknown, "Unknown opset 'CoreML4'", false},
+    {base_graph, program_version, "version is 2", false},
+    {base_graph, old_version, "needs specification version 8, found 6", false},
+    {base_graph, doc_string, "docString", false},
+    {base_graph, input_renamed, "input x of the function is not in the description", false},
+    {base_graph, input_dtype, "another element type than the program's, float32[4, 12]", false},
+    {base_graph, input_int8, "which specification version 8 does not have", false},
+    {base_graph, input_shape, "another shape than the program's, float32[4, 12]", false},
+    {base_graph, output_shape, "y is described with another shape", false},
+    {base_graph, output_optional, "output y is optional", false},
+    {base_graph, default_named, "a default function is named and no functions are described", false},
+    {base_graph, input_returned, "input x is returned as an output", false},
+    {base_graph, output_unmade, "Failed to find type of nowhere", false},
+    {base_graph, unknown_dim, "unknown dimension 0, which its inputs make known", false},
+    {base_graph, wrong_dim, "the program declares output", false},
+    {base_graph, wrong_rank, "has rank 3 and 2 dimensions", false},
+    {base_graph, zero_dim, "it must be 1 to 2147483647", false},
+    {base_graph, wrong_dtype, "declares output", false},
+    {base_graph, strange_dtype, "unknown element type 77", false},
+    {base_graph, blob_offset, "no blob at offset", false},
+    {base_graph, blob_odd, "expected a multiple of 64", false},
+    {base_graph, blob_far, "past the end of the file", false},
+    {base_graph, blob_folder, "expected @model_path/weights/weight.bin", false},
+    {base_graph, blob_other, "val has 192 elements, its blob at", false},
+    {base_graph, two_values, "parameter axis has 2 values", false},
+    {base_graph, bound_nowhere, "bound to nobody, which no operation before this one makes", false},
+    {base_graph, computed_axis, "must be constant and is bound to x", false},
+    {base_graph, short_value, "val has 1 elements, its type needs 2", false},
+    {base_graph, wrong_word, "parameter pad_type is \"mirror\"", false},
+    {base_graph, pool_same, "ceil_mode must be False when pad_type is equal to same", false},
+    {base_graph, float_pad, "parameter constant_val is int32[]", false},
+    {base_graph, not_utf8, "not UTF-8", false},
+    {base_graph, extra_attribute, "the attribute val is none that this operation has", false},
+    {five_graph, rank_five, "parameter x[0] has invalid rank 5, expected [3, 4]", false},
+    {heads_graph, to_sdpa, "query, key and value must have the same batch dimensions", false},
+    {codes_graph, constexpr_shape, "declares output", false},
+    {codes_graph, constexpr_axis, "expected 1 or 24", false},
+    {codes_graph, constexpr_param, "Required param 'zero_point' is missing", false},
+    {block_graph, block_scale_shape, "its blob at", true},
+    {block_graph, block_scale_turned, "does not divide the shape of data", true},
+    {block_graph, block_scale_rank, "does not divide the shape of data", true},
+    {block_graph, block_scale_dtype, "a type this operation does not take", true},
+    {block_graph, block_data_dtype, "its blob at", true},
+    {block_graph, block_data_sign, "its blob at", true},
+    {block_graph, block_data_shape, "its blob at", true},
+    {block_graph, block_no_scale, "Required param 'scale' is missing", true},
+    {block_graph, block_too_new, "came with CoreML8", true},
+    {offset_graph, block_strange, "parameter zero_point is none that this operation has", true},
+    {offset_graph, block_offset_shape, "offset has not the shape of scale", true},
+    {groups_graph, lut_entries, "lut must be", true},
+    {groups_graph, lut_groups, "its blob at", true},
+    {groups_graph, lut_indices, "its blob at", true},
+    {groups_graph, lut_offset, "its blob at", true},
+    {vector_graph, lut_axis, "vector_axis is 2 for rank 2", true},
+    {vector_graph, lut_no_axis, "vector_axis", true},
 };
 
 static void expect(ay_test *t, const char *path, const char *says) {
@@ -410,7 +479,7 @@ static void mutate(ay_test *t, const struct mutation *mu) {
                *file = ay_path_join(t->arena, path, "Data/com.apple.CoreML/model.mlmodel");
     ay_graph *g = mu->graph(t->cx);
     size_t n;
-    assert_ok(t->cx, write_one(t, path, g, AY_TARGET_MACOS14));
+    assert_ok(t->cx, write_one(t, path, g, mu->macos15 ? AY_TARGET_MACOS15 : AY_TARGET_MACOS14));
     uint8_t *bytes = (uint8_t *)ay_test_read(t, file, &n);
     AyMil__Model *m = ay_mil__model__unpack(NULL, n, bytes);
     assert_non_null(m);
