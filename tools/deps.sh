@@ -34,7 +34,7 @@ for f in $(git ls-files 'src/*.c' 'src/*.h' 'src/*.m' 'cli/*.c' 'cli/*.h'); do
     done
 done
 # A model's name stands only in src/model/, in its pipeline's own file and row, and in the tokenizers named after it.
-names='clip_[lgh]|t5xxl|flux|wan2?|ltx|ltxv|hunyuan|sdxl|sd15|sd3|stable_diffusion|clip_text|t5|qwen'
+names='clip_[lgh]|t5xxl|flux|wan2?|ltx|ltxv|hunyuan|sdxl|sd15|sd2|sd3|sd35|mmdit|refiner|turbo|stable_diffusion|stable_diffusion_3|clip_text|bigg|t5|qwen'
 for f in $(git ls-files 'src/*.c' 'src/*.h' 'cli/*.c' 'cli/*.h' include); do
     case "$f" in src/model/* | src/token/* | src/pipe/pipe_* | src/pipe/pipes.c) continue ;; esac
     hits=$(gcc -fpreprocessed -dD -E -P -x c "$f" 2>/dev/null | grep -inE "(^|[^a-z0-9])($names)([^a-z0-9]|\$)" | head -3)

@@ -269,6 +269,8 @@ static alloy_status rebuild(ay_ctx *cx, const ay_model *m, const ay_model_part *
         st = ay_package_lowered(cx, g, target && strcmp(target, "macos15") == 0 ? AY_TARGET_MACOS15 : AY_TARGET_MACOS14, &lowered);
         if (st == ALLOY_OK) st = compile(cx, c, 0, lowered, o);
         ay_graph_free(lowered);
+        c->links[0].graph = g; /* whose constants the lowered one, and so the program, shares */
+        return st == ALLOY_OK ? ay_component_join(cx, c) : st;
     } else if (st == ALLOY_OK) {
         st = compile(cx, c, 0, g, o);
     }
