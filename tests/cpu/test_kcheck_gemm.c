@@ -102,7 +102,7 @@ static void make_weight(problem *p, storage s) {
     w->store = AY_STORE_BLOCK;
     w->scale_dtype = AY_F32;
     w->scale_dim[0] = kc_coin() ? g->n : 1;
-    w->scale_dim[1] = g->k % 4 == 0 ? g->k / 4 : g->k % 5 == 0 ? 5 : 1;
+    w->scale_dim[1] = g->k % 64 == 0 ? g->k / 32 : g->k % 4 == 0 ? g->k / 4 : g->k % 5 == 0 ? 5 : 1;
     int64_t scales = w->scale_dim[0] * w->scale_dim[1];
     float *sc = kc_floats(scales);
     for (int64_t i = 0; i < scales; i++) sc[i] = p->whole ? (float)kc_between(1, 2) : kc_real();
@@ -235,6 +235,7 @@ static void test_storages_and_passes(void **state) {
     for (int s = 0; s < STORAGES; s++) {
         problem_run(37, 65, 1100, (storage)s, 1); /* three passes over k */
         problem_run(3, 70, 800, (storage)s, 1);
+        for (int m = 1; m <= 5; m++) problem_run(m, 37, 192 * m, (storage)s, 1);
         problem_run(250, 210, 64, (storage)s, 1); /* several tiles */
     }
     problem_run(20, 33, 0, F32_KN, 1);

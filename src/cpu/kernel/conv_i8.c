@@ -11,8 +11,7 @@
 enum {
     PASS = 16,          /* blocks of 32 along k in a pass, or all taps of one block of channels */
     MT = 384, NT = 320, /* a tile's sums: 480 KiB */
-    LEAST = 96,
-    TILES_A_THREAD = 6,
+    LEAST = 64,
     CHUNK_P = 64, CHUNK_O = 16 /* what is turned at a time */
 };
 
@@ -38,27 +37,41 @@ static int64_t volume(const int64_t d[3]) { return d[0] * d[1] * d[2]; }
 
 static size_t per_thread(const plan *p) { return p->rows + p->panel + p->scales + p->stage + p->finish + p->sums + p->where; }
 
-static int64_t even(int64_t size, int64_t most, int64_t unit) {
-    int64_t parts = ay_div_up(size, ay_max_i64(unit, most));
-    return ay_round_up(ay_div_up(size, ay_max_i64(1, parts)), unit);
+/** Largest side not above `most` that cuts `size` into `parts` or more, rounded up to whole micro-tiles. */
+static int64_t side(int64_t size, int64_t parts, int64_t unit) { return ay_round_up(ay_div_up(size, parts), unit); }
+
+/** What a split costs, in multiply-adds: the tiles that one thread gets, each with what unpacking weights costs for every
+ *  row of pixels it lacks, and gathering pixels for every column. Few tiles finish unevenly. */
+static double cost(const ay_conv *c, const plan *p, int threads) {
+    enum { UNPACK = 38, GATHER = 19 };
+    int64_t tiles = c->n * p->tiles_m * p->tiles_n, rounds = ay_div_up(tiles, threads);
+    return (double)(rounds * p->mt * p->nt) * (1 + (double)UNPACK / (double)p->mt + (double)GATHER / (double)p->nt) *
+           (1 + 0.05 / (double)rounds);
+}
+
+static void split(const ay_conv *c, int threads, plan *p) {
+    double best = 0;
+    for (int64_t pm = ay_div_up(p->pixels, MT); pm <= ay_max_i64(ay_div_up(p->pixels, MT), ay_div_up(p->pixels, LEAST)); pm++) {
+        for (int64_t pn = ay_div_up(c->o, NT); pn <= ay_max_i64(ay_div_up(c->o, NT), ay_div_up(c->o, LEAST)); pn++) {
+            plan t = *p;
+            t.mt = side(p->pixels, pm, p->kernel->mr);
+            t.nt = side(c->o, pn, p->kernel->nr);
+            t.tiles_m = ay_div_up(p->pixels, t.mt);
+            t.tiles_n = ay_div_up(c->o, t.nt);
+            double now = cost(c, &t, threads);
+            if (best == 0 || now < best) best = now, *p = t;
+        }
+        if (pm > 64 * threads) break; /* huge pictures have tiles enough */
+    }
 }
 
 static plan plan_of(ay_isa isa, int threads, const ay_conv *c) {
     plan p = {.kernel = ay_gemm_i8_pick(isa), .pixels = volume(c->out), .plane = volume(c->in), .taps = volume(c->kernel)};
-    int64_t nr = p.kernel->nr, mt = MT, nt = NT, channels = c->c / AY_I8_BLOCK, passes;
+    int64_t nr = p.kernel->nr, channels = c->c / AY_I8_BLOCK, passes;
     p.blocks = channels * p.taps;
     passes = ay_div_up(channels, ay_max_i64(1, PASS / p.taps));
     p.pass = ay_div_up(channels, passes) * p.taps;
-    for (;;) {
-        p.mt = even(p.pixels, mt, p.kernel->mr);
-        p.nt = even(c->o, nt, nr);
-        p.tiles_m = ay_div_up(p.pixels, p.mt);
-        p.tiles_n = ay_div_up(c->o, p.nt);
-        bool tall = p.mt > LEAST, wide = p.nt > LEAST;
-        if (c->n * p.tiles_m * p.tiles_n >= (int64_t)threads * TILES_A_THREAD || (!tall && !wide)) break;
-        if (tall && (p.mt >= p.nt || !wide)) mt = p.mt / 2;
-        else nt = p.nt / 2;
-    }
+    split(c, threads, &p);
     p.rows = (size_t)ay_round_up(p.mt * p.pass * AY_I8_RECORD, 64);
     p.panel = (size_t)(p.pass * AY_I8_BLOCK * nr);
     p.scales = (size_t)ay_round_up(p.pass * nr * 4, 64);

@@ -5,4 +5,4 @@
 #include "cpu/kernel/dot_body.h"
 
 extern const ay_dot_row ay_dot_avx512;
-const ay_dot_row ay_dot_avx512 = {"dot_avx512", AY_ISA_AVX512, dot};
+const ay_dot_row ay_dot_avx512 = {"dot_avx512", AY_ISA_AVX512, dot, codes};

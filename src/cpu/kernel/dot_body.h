@@ -62,3 +62,47 @@ static void dot(ay_dtype t, int m, int n, int64_t k, const float *a, int64_t lda
     else if (t == AY_F16) dot_as(AY_F16, m, n, k, a, lda, w, ldw, out);
     else dot_as(AY_BF16, m, n, k, a, lda, w, ldw, out);
 }
+
+enum { CODES = 64, BLOCK = 32 };
+
+AY_INLINE void dot_codes(const ay_dtype t, const int m, int64_t k, const float *a, int64_t lda, const uint8_t *w, int64_t run,
+                         const float *scale, float *out) {
+    static const int8_t signs[16] = {0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1};
+    vf acc[AY_DOT_M];
+    int64_t used = 0;
+    AY_UNROLL for (int i = 0; i < m; i++) acc[i] = v_set(0);
+    for (int64_t p = 0; p < k; p += CODES) {
+        int8_t room[CODES];
+        const char *c = (const char *)w + p;
+        if (t == AY_I4) {
+            for (int i = 0; i < CODES; i += 2 * PAIRS) v_lut16(signs, w + (p + i) / 2, room + i);
+            c = (const char *)room;
+        }
+        AY_UNROLL for (int b = 0; b < CODES; b += BLOCK) {
+            vf part[AY_DOT_M], s = v_set(*scale);
+            AY_UNROLL for (int i = 0; i < m; i++) part[i] = v_set(0);
+            for (int v = 0; v < BLOCK; v += VL) {
+                vf x = v_load_i8(c + b + v);
+                AY_UNROLL for (int i = 0; i < m; i++) part[i] = v_fma(v_load(a + i * lda + p + b + v), x, part[i]);
+            }
+            AY_UNROLL for (int i = 0; i < m; i++) acc[i] = v_fma(part[i], s, acc[i]);
+            used += BLOCK;
+            if (used == run) used = 0, scale++;
+        }
+    }
+    AY_UNROLL for (int i = 0; i < m; i++) out[i * AY_DOT_N] = v_hsum(acc[i]);
+}
+
+AY_INLINE void codes_of(const ay_dtype t, int m, int64_t k, const float *a, int64_t lda, const uint8_t *w, int64_t run,
+                        const float *scale, float *out) {
+    if (m == 4) dot_codes(t, 4, k, a, lda, w, run, scale, out);
+    else if (m == 3) dot_codes(t, 3, k, a, lda, w, run, scale, out);
+    else if (m == 2) dot_codes(t, 2, k, a, lda, w, run, scale, out);
+    else dot_codes(t, 1, k, a, lda, w, run, scale, out);
+}
+
+static void codes(ay_dtype t, int m, int64_t k, const float *a, int64_t lda, const void *w, int64_t run, const float *scale,
+                  float *out) {
+    if (t == AY_I4) codes_of(AY_I4, m, k, a, lda, w, run, scale, out);
+    else codes_of(AY_I8, m, k, a, lda, w, run, scale, out);
+}

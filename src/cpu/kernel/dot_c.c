@@ -6,4 +6,4 @@
 #include "cpu/kernel/dot_body.h"
 
 extern const ay_dot_row ay_dot_c;
-const ay_dot_row ay_dot_c = {"dot_c", AY_ISA_C, dot};
+const ay_dot_row ay_dot_c = {"dot_c", AY_ISA_C, dot, codes};

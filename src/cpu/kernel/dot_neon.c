@@ -5,4 +5,4 @@
 #include "cpu/kernel/dot_body.h"
 
 extern const ay_dot_row ay_dot_neon;
-const ay_dot_row ay_dot_neon = {"dot_neon", AY_ISA_NEON, dot};
+const ay_dot_row ay_dot_neon = {"dot_neon", AY_ISA_NEON, dot, codes};

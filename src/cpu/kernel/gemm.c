@@ -54,17 +54,36 @@ static void blocked_tile(void *arg, int64_t tile, int thread) {
     ay_mm_tile(&j->plan, &mm, tile % tiles, (float *)(j->scratch + (size_t)thread * j->per_thread));
 }
 
+/** The same of a weight stored as codes, which are never written out as numbers; `scale` holds a row's scales. */
+static void dots_of_codes(const job *j, const float *a, int64_t n, int count, int64_t run, float *scale, float *sums) {
+    const ay_gemm *g = &j->g->one;
+    int bits = ay_dtype_bits(g->w->data_dtype);
+    for (int i = 0; i < count; i++) {
+        const char *row = (const char *)g->w->data + (n + i) * g->k * bits / 8;
+        ay_codes_scales(g->w, g->k, n + i, scale);
+        for (int64_t m = 0; m < g->m; m += AY_DOT_M) {
+            float out[AY_DOT_M * AY_DOT_N];
+            int rows = (int)ay_min_i64(AY_DOT_M, g->m - m);
+            j->dot->codes(g->w->data_dtype, rows, g->k, a + m * g->lda, g->lda, row, run, scale, out);
+            for (int r = 0; r < rows; r++) sums[(m + r) * DOT_COLS + i] = out[r * AY_DOT_N];
+        }
+    }
+}
+
 /** Dot products of all rows of A with columns n .. n + count (at most AY_DOT_N) of B; sums [m][DOT_COLS]. */
 static void dots(const job *j, int64_t at, int64_t n, int count, int thread, float *sums) {
     const ay_gemm *g = &j->g->one;
     const float *a = g->a + at * j->g->stride_a;
     const void *w = g->b ? (const void *)(g->b + at * j->g->stride_b + n * g->ldb) : NULL;
-    int64_t ldw = g->ldb;
+    int64_t ldw = g->ldb, run;
     ay_dtype t = AY_F32;
     if (g->w && ay_weight_is_direct(g->w)) {
         w = ay_weight_at(g->w, n * g->k);
         ldw = g->k;
         t = g->w->data_dtype;
+    } else if (g->w && ay_codes_run(g->w, g->k, &run)) {
+        dots_of_codes(j, a, n, count, run, (float *)(j->scratch + (size_t)thread * j->per_thread), sums);
+        return;
     } else if (g->w) {
         float *rows = (float *)(j->scratch + (size_t)thread * j->per_thread);
         for (int i = 0; i < count; i++) ay_unpack_row(j->plan.pack, g->w, g->k, n + i, 0, g->k, rows + i * g->k);

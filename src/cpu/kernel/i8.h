@@ -94,7 +94,7 @@ void ay_a8_picture_run(const ay_exec *ex, const ay_a8_picture *q);
 /* ---- weights ------------------------------------------------------------------------------------------------------ */
 
 /** What noise activations may have beside weights of so few bits: their own error is about 0.7 % at eight, 8 % at four. */
-static inline float ay_i8_tolerance(const ay_weight *w) { return ay_dtype_bits(w->data_dtype) > 4 ? 0.008f : 0.03f; }
+static inline float ay_i8_tolerance(const ay_weight *w) { return ay_dtype_bits(w->data_dtype) > 4 ? 0.01f : 0.03f; }
 
 /** A weight [n, c, taps] as int8 codes with scales. `run`: numbers along c that share one (a multiple of 32), or 0 when a row
  *  has only one. */

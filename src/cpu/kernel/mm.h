@@ -53,6 +53,10 @@ void ay_mm_tile(const ay_mm_plan *p, const ay_mm *mm, int64_t tile, float *scrat
 
 /** Numbers k0 .. k0 + n of row `row` of a weight seen as [.., k]. */
 void ay_unpack_row(const ay_pack_row *p, const ay_weight *w, int64_t k, int64_t row, int64_t k0, int64_t n, float *out);
+/** Whether rows of such a weight [.., k] can be multiplied as codes (ay_dot_row.codes), and how long their runs are. */
+bool ay_codes_run(const ay_weight *w, int64_t k, int64_t *run);
+/** The scales of row `row`, one a run. */
+void ay_codes_scales(const ay_weight *w, int64_t k, int64_t row, float *out);
 /** Whether the numbers lie there as float32, float16 or bfloat16, one behind the other. */
 static inline bool ay_weight_is_direct(const ay_weight *w) {
     return w->store == AY_STORE_PLAIN && (w->data_dtype == AY_F32 || w->data_dtype == AY_F16 || w->data_dtype == AY_BF16);

@@ -56,6 +56,10 @@ typedef struct ay_dot_row {
     const char *name;
     ay_isa isa;
     void (*dot)(ay_dtype t, int m, int n, int64_t k, const float *a, int64_t lda, const void *w, int64_t ldw, float *out);
+    /** out[i * AY_DOT_N] = a row i . one row of int8 or int4 codes with a scale for each `run` of them; k is a multiple of 64,
+     *  run of 32. */
+    void (*codes)(ay_dtype t, int m, int64_t k, const float *a, int64_t lda, const void *w, int64_t run, const float *scale,
+                  float *out);
 } ay_dot_row;
 const ay_dot_row *const *ay_dot_rows(int *n);
 const ay_dot_row *ay_dot_pick(ay_isa isa);

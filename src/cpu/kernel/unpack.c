@@ -20,19 +20,19 @@ static float number(ay_dtype t, const void *p, int64_t i) {
     return v;
 }
 
-/** Blocks that only the first and the last dimension are cut into: scale [s0, 1.., s1]. */
+/** Blocks that only the first two dimensions are cut into: scale [s0, s1, 1..], so one for each run of a row. */
 static bool blocks_simple(const ay_weight *w) {
     if (w->rank < 2 || ay_dtype_bits(w->data_dtype) > 8) return false;
     if (w->data_dtype != AY_I8 && w->data_dtype != AY_U8 && w->data_dtype != AY_I4 && w->data_dtype != AY_U4) return false;
-    for (int i = 1; i + 1 < w->rank; i++) {
+    for (int i = 2; i < w->rank; i++) {
         if (w->scale_dim[i] != 1) return false;
     }
-    return w->rank == 2 || w->scale_dim[w->rank - 1] == 1;
+    return true;
 }
 
 static void unpack_blocks(const ay_pack_row *p, const ay_weight *w, int64_t k, int64_t row, int64_t k0, int64_t n,
                           float *out) {
-    int64_t across = w->scale_dim[w->rank - 1], run = k / across, block_row = row / (w->dim[0] / w->scale_dim[0]);
+    int64_t across = w->scale_dim[1], run = k / across, block_row = row / (w->dim[0] / w->scale_dim[0]);
     for (int64_t i = k0; i < k0 + n;) {
         int64_t b = i / run, end = ay_min_i64(k0 + n, (b + 1) * run), at = block_row * across + b;
         float scale = number(w->scale_dtype, w->scale, at);
@@ -40,6 +40,19 @@ static void unpack_blocks(const ay_pack_row *p, const ay_weight *w, int64_t k, i
         p->codes(w->data_dtype, end - i, w->data, row * k + i, scale, offset, out + (i - k0));
         i = end;
     }
+}
+
+bool ay_codes_run(const ay_weight *w, int64_t k, int64_t *run) {
+    if (w->store != AY_STORE_BLOCK || w->offset_dtype != AY_NONE || k % 64 != 0 || !blocks_simple(w)) return false;
+    *run = k / w->scale_dim[1];
+    return *run % 32 == 0 && (w->data_dtype == AY_I8 || w->data_dtype == AY_I4);
+}
+
+void ay_codes_scales(const ay_weight *w, int64_t k, int64_t row, float *out) {
+    int64_t run, n;
+    if (!ay_codes_run(w, k, &run)) return;
+    n = k / run;
+    ay_convert_to_f32(w->scale_dtype, w->scale, row / (w->dim[0] / w->scale_dim[0]) * n, n, out);
 }
 
 /** Palettes of single numbers, one for each run of rows. */
