@@ -218,7 +218,7 @@ static alloy_status fit(conversion *v) {
     ay_part_quant *q[AY_MAX_PARTS];
     const ay_source *from[AY_MAX_PARTS];
     const ay_arch *arch[AY_MAX_PARTS];
-    uint64_t beside = 1 << 20, limit = (uint64_t)v->o->size_limit;
+    uint64_t beside = 1 << 19, limit = (uint64_t)v->o->size_limit;
     int n = 0;
     if (v->form.kind == AY_QUANT_NONE) return ay_fail(v->cx, ALLOY_E_USAGE, "--size-limit needs --quantization int8 or int4, or --palette");
     AY_TRY(tokenizer_bytes(v, &beside));
