@@ -122,6 +122,7 @@ typedef struct alloy_convert_options {
     const alloy_size *sizes;  /**< instead of image_size: the first is the default, each is a function of the packages (macOS 15) */
     int num_sizes;
     int64_t max_package_size; /**< bytes of one package: larger components become chains of packages; 0: none */
+    const char *attention;    /**< "plain" (default) or "split-einsum", the Neural Engine's layout, for UNets */
 } alloy_convert_options;
 ALLOY_API void alloy_convert_options_init(alloy_convert_options *o);
 /** Converts the checkpoint `source`, a diffusers folder or one file, to OUTPUT_DIR/NAME/. Nothing appears under that name until it is

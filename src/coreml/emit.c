@@ -249,8 +249,6 @@ static void op_elementwise(ay_emitter *e, const emit_row *row) {
 
 /* A sum times 1/n is written as reduce_mean: whoever computes that in half precision is free to accumulate otherwise, while
  * a sum of its own must pass through a half, and is infinite long before the mean is. */
-enum { MEAN_NONE, MEAN_SUM, MEAN_PRODUCT, MEAN_FACTOR };
-
 /* Whether c is 1/n as its dtype has it, n the number of elements that `sum` adds. */
 static bool is_reciprocal(const ay_graph *g, const ay_node *sum, const ay_node *c) {
     int64_t count = 1;
@@ -264,32 +262,38 @@ static bool is_reciprocal(const ay_graph *g, const ay_node *sum, const ay_node *
 }
 
 /* Marks the sums that nothing but such a product reads, those products, and factors that nothing else reads. */
-static void find_means(ay_emitter *e) {
+static void find_means(ay_emitter *e, int *uses) {
     const ay_graph *g = e->g;
-    int *uses = ay_emit_alloc(e, (size_t)g->n_nodes * sizeof *uses + 1);
-    e->mean = ay_emit_alloc(e, (size_t)g->n_nodes + 1);
-    if (!uses || !e->mean) return;
-    for (int v = 0; v < g->n_nodes; v++)
-        for (int i = 0; i < g->nodes[v].n_in; i++) uses[g->nodes[v].in[i]]++;
-    for (int i = 0; i < g->n_outputs; i++) uses[g->outputs[i].value]++;
     for (int v = 0; v < g->n_nodes; v++) {
         const ay_node *n = &g->nodes[v];
-        for (int i = 0; i < 2 && n->op == AY_OP_MUL && !e->mean[v]; i++) {
+        for (int i = 0; i < 2 && n->op == AY_OP_MUL && !e->joint[v]; i++) {
             ay_val s = n->in[i], c = n->in[1 - i];
             const ay_node *sum = &g->nodes[s];
             bool half_or_float = n->type.dtype == AY_F16 || n->type.dtype == AY_F32;
             if (sum->op != AY_OP_SUM || uses[s] != 1 || !half_or_float || !ay_type_equal(&sum->type, &n->type)) continue;
             if (!is_reciprocal(g, sum, &g->nodes[c])) continue;
-            e->mean[s] = MEAN_SUM;
-            e->mean[v] = MEAN_PRODUCT;
-            if (--uses[c] == 0) e->mean[c] = MEAN_FACTOR;
+            e->joint[s] = AY_JOINT_MEAN_SUM;
+            e->joint[v] = AY_JOINT_MEAN_PRODUCT;
+            if (--uses[c] == 0) e->joint[c] = AY_JOINT_ABSORBED;
         }
     }
 }
 
+static void find_joints(ay_emitter *e) {
+    const ay_graph *g = e->g;
+    int *uses = ay_emit_alloc(e, (size_t)g->n_nodes * sizeof *uses + 1);
+    e->joint = ay_emit_alloc(e, (size_t)g->n_nodes + 1);
+    if (!uses || !e->joint) return;
+    for (int v = 0; v < g->n_nodes; v++)
+        for (int i = 0; i < g->nodes[v].n_in; i++) uses[g->nodes[v].in[i]]++;
+    for (int i = 0; i < g->n_outputs; i++) uses[g->outputs[i].value]++;
+    find_means(e, uses);
+    ay_emit_find_einsums(e, uses);
+}
+
 void ay_emit_op_reduce(ay_emitter *e) {
     const ay_node *n = ay_emit_node(e);
-    const char *mil = e->mean[e->at] == MEAN_SUM ? "reduce_mean" : pick_mil(e, &rows[n->op]);
+    const char *mil = e->joint[e->at] == AY_JOINT_MEAN_SUM ? "reduce_mean" : pick_mil(e, &rows[n->op]);
     if (!mil) return;
     int64_t axes[AY_MAX_RANK];
     for (int i = 0; i < n->attr.reduce.n; i++) axes[i] = n->attr.reduce.axes[i];
@@ -358,15 +362,17 @@ void ay_emit_function(ay_emitter *e, const char *name, const ay_graph *g, char *
     e->value = ay_emit_alloc(e, (size_t)g->n_nodes * sizeof *e->value + 1);
     e->result = ay_emit_alloc(e, (size_t)g->n_nodes * sizeof *e->result + 1);
     if (ay_emit_ok(e)) reserve_names(e);
-    if (ay_emit_ok(e)) find_means(e);
+    if (ay_emit_ok(e)) find_joints(e);
     for (int i = 0; i < g->n_nodes && ay_emit_ok(e); i++) {
         const emit_row *row = &rows[g->nodes[i].op];
         e->at = i;
         (void)ay_emit_type(e, &g->nodes[i].type);
         if (!ay_emit_ok(e)) break;
-        if (e->mean[i] == MEAN_FACTOR) continue;
-        if (e->mean[i] == MEAN_PRODUCT)
+        if (e->joint[i] == AY_JOINT_ABSORBED) continue;
+        if (e->joint[i] == AY_JOINT_MEAN_PRODUCT)
             ay_emit_alias(e, ay_emit_name(e, g->nodes[g->nodes[i].in[0]].op == AY_OP_SUM ? 0 : 1));
+        else if (e->joint[i] == AY_JOINT_EINSUM)
+            ay_emit_op_einsum(e);
         else if (row->fn)
             row->fn(e);
         else

@@ -20,6 +20,9 @@ typedef struct ay_stored {
     uint8_t *immediate[4];  /* bytes of parts too small for the weight file by coremltools' rule, else NULL */
 } ay_stored;
 
+/** Nodes that are written together with others: a sum times 1/n (emit.c), an einsum (emit_einsum.c). */
+typedef enum ay_emit_joint { AY_JOINT_NONE, AY_JOINT_MEAN_SUM, AY_JOINT_MEAN_PRODUCT, AY_JOINT_ABSORBED, AY_JOINT_EINSUM } ay_emit_joint;
+
 typedef struct ay_emitter {
     ay_ctx *cx;
     ay_arena *arena; /* of the package: messages live until the model is packed */
@@ -37,7 +40,7 @@ typedef struct ay_emitter {
     ay_names names;      /* identifiers taken */
     const char **value;  /* [n_nodes] MIL name of each node's value; NULL: not yet there */
     const char **result; /* [n_nodes] output name the value must carry, or NULL */
-    unsigned char *mean; /* [n_nodes] which part of a mean the node is, see emit.c */
+    unsigned char *joint; /* [n_nodes] an ay_emit_joint: which part of what several nodes are together */
     ay_val at;           /* node being emitted */
     AyMil__Operation **ops;
     size_t n_ops, cap_ops;
@@ -116,6 +119,9 @@ void ay_emit_op_const(ay_emitter *e);
 void ay_emit_op_param(ay_emitter *e);
 void ay_emit_op_cast(ay_emitter *e);
 void ay_emit_op_linear(ay_emitter *e);
+/** emit_einsum.c: marks the nodes that are einsums; `uses` counts readers of each value. */
+void ay_emit_find_einsums(ay_emitter *e, const int *uses);
+void ay_emit_op_einsum(ay_emitter *e);
 void ay_emit_op_matmul(ay_emitter *e);
 void ay_emit_op_conv(ay_emitter *e);
 void ay_emit_op_conv_transpose(ay_emitter *e);

@@ -107,8 +107,12 @@ struct ay_arch {
     const char *const *ignore;     /* glob patterns of checkpoint tensors that are rightly unused */
     const ay_quant_rule *quant_keep; /* may be NULL */
     const ay_naming *namings; /* how others write its checkpoints; name NULL ends; may be NULL */
+    const char *const *layouts; /* other layouts that configure() takes under AY_ATTENTION_KEY; NULL-terminated or NULL */
     const ay_alias *lora_aliases; /* names that only trainers of adapters give its layers; name NULL ends; may be NULL */
 };
+
+/** Where a model folder's configuration says which layout a graph is built in, if it is not the plain one. */
+#define AY_ATTENTION_KEY "alloy_attention"
 
 /** The architecture of a class (and kind), or NULL. */
 const ay_arch *ay_arch_find(const char *class_name, const char *graph_kind);

@@ -131,6 +131,20 @@ static alloy_status read_levels(ay_ctx *cx, const char *what, const json_t *j, a
                : ALLOY_OK;
 }
 
+/* AY_ATTENTION_KEY is alloy's own: no checkpoint has it, a converted model's configuration may. */
+static alloy_status read_layout(ay_ctx *cx, const char *what, const json_t *j, ay_unet_config *c) {
+    const char *layout;
+    AY_TRY(ay_json_str_or(cx, what, j, AY_ATTENTION_KEY, "plain", &layout));
+    c->split = strcmp(layout, "split-einsum") == 0;
+    if (!c->split && strcmp(layout, "plain") != 0)
+        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: " AY_ATTENTION_KEY " \"%s\" is not known; plain and split-einsum are", what, layout);
+    for (int i = 0; c->split && i < c->levels; i++) {
+        if (c->level[i].heads > AY_UNET_HEADS)
+            return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: %lld heads, at most %d can be split", what, (long long)c->level[i].heads, AY_UNET_HEADS);
+    }
+    return ALLOY_OK;
+}
+
 static alloy_status read_conditions(ay_ctx *cx, const char *what, const json_t *j, ay_unet_config *c) {
     const char *type = json_string_value(json_object_get(j, "addition_embed_type"));
     int64_t width;
@@ -181,6 +195,7 @@ static alloy_status configure(ay_ctx *cx, ay_arena *arena, const char *what, con
     if (c->down_pad != 1)
         return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: downsample_padding 0 is not known here, only 1", what);
     AY_TRY(read_levels(cx, what, j, c));
+    AY_TRY(read_layout(cx, what, j, c));
     AY_TRY(read_conditions(cx, what, j, c));
     *out = c;
     return ALLOY_OK;
@@ -255,6 +270,11 @@ static ay_val transformer(ay_graph *g, const ay_unet_config *c, const ay_unet_le
     int64_t batch = ay_dim(g, x, 0), channels = ay_dim(g, x, 1), height = ay_dim(g, x, 2), width = ay_dim(g, x, 3);
     ay_push(g, "attentions.%lld", (long long)index);
     ay_val h = group_norm(g, c, "norm", x, 1e-6);
+    if (c->split) {
+        h = ay_unet_split_blocks(g, c, l, h, text);
+        ay_pop(g);
+        return ay_add(g, x, h);
+    }
     if (!c->linear) h = ay_conv2d_layer(g, "proj_in", h, channels, 1, 1, 0, true);
     h = ay_permute(g, ay_reshape(g, h, 3, batch, channels, height * width), 3, 0, 2, 1); /* [B, hw, C] */
     if (c->linear) h = ay_linear_layer(g, "proj_in", h, channels, true);
@@ -354,6 +374,7 @@ static void build(ay_graph *g, const void *cfg, const ay_sizes *sizes) {
         text_embeds = ay_input(g, "text_embeds", ay_shape(AY_F32, 2, batch, c->text_dim));
         time_ids = ay_input(g, "time_ids", ay_shape(AY_F32, 2, batch, c->ids));
     }
+    if (c->split) s.text = ay_unet_split_text(g, s.text);
     s.temb = time_embedding(g, c, timestep, text_embeds, time_ids);
     s.x = ay_conv2d_layer(g, "conv_in", s.x, c->level[0].channels, (int)c->conv_in, 1, (int)c->conv_in / 2, true);
     s.skips[s.n_skips++] = s.x;
@@ -382,6 +403,8 @@ static const ay_alias lora_aliases[] = {
     {NULL, NULL, AY_TAKE_ALL, 0},
 };
 
+static const char *const layouts[] = {"split-einsum", NULL};
+
 static const char *const f32_inputs[] = {"timestep", "time_ids", NULL};
 
 const ay_arch ay_arch_sd_unet = {
@@ -393,4 +416,5 @@ const ay_arch ay_arch_sd_unet = {
     .f32_inputs = f32_inputs,
     .namings = ay_sd_unet_namings,
     .lora_aliases = lora_aliases,
+    .layouts = layouts,
 };

@@ -7,7 +7,7 @@
 
 #include "model/model.h"
 
-enum { AY_UNET_LEVELS = 8, AY_UNET_LAYERS = 16, AY_UNET_SKIPS = 1 + AY_UNET_LEVELS * (AY_UNET_LAYERS + 1) };
+enum { AY_UNET_LEVELS = 8, AY_UNET_LAYERS = 16, AY_UNET_SKIPS = 1 + AY_UNET_LEVELS * (AY_UNET_LAYERS + 1), AY_UNET_HEADS = 256 };
 
 typedef struct ay_unet_level {
     int64_t channels, heads, depth;    /* depth: transformer blocks of one attention */
@@ -20,9 +20,16 @@ typedef struct ay_unet_config {
     int levels;
     double eps, freq_shift;
     bool linear, flip, upcast, text_time;
+    bool split; /* the layout of sd_unet_split.c */
     int64_t time_dim, text_dim, ids; /* of text_time: width of one number's embedding, of text_embeds; how many numbers */
 } ay_unet_config;
 
 extern const ay_naming ay_sd_unet_namings[];
+
+/* sd_unet_split.c */
+/** Text [B, T, D] as [B, D, 1, T]. */
+ay_val ay_unet_split_text(ay_graph *g, ay_val text);
+/** What is between a transformer's norm and its residual sum, of x [B, C, h, w]. */
+ay_val ay_unet_split_blocks(ay_graph *g, const ay_unet_config *c, const ay_unet_level *l, ay_val x, ay_val text);
 
 #endif

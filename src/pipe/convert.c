@@ -20,6 +20,7 @@ typedef struct conversion {
     ay_model *m;
     ay_source *sources[AY_MAX_PARTS];
     ay_loras *loras; /* NULL: none */
+    int layouts;     /* components in the layout that --attention names */
     json_t *configs[AY_MAX_PARTS + 2]; /* what the parts borrow; then the scheduler's, and model_index.json */
     ay_graph *graphs[AY_MAX_PARTS];
     char *partial, *final;
@@ -160,6 +161,21 @@ static alloy_status check_component_names(conversion *v) {
     return ALLOY_OK;
 }
 
+static bool other_layout(const conversion *v) { return v->o->attention && strcmp(v->o->attention, "plain") != 0; }
+
+/* The part just read in the layout that --attention names, if its architecture has it. */
+static alloy_status choose_layout(conversion *v, const char *what, int i) {
+    ay_model_part *p = &v->m->parts[i];
+    if (!other_layout(v)) return ALLOY_OK;
+    for (const char *const *l = p->arch->layouts; l && *l; l++) {
+        if (strcmp(*l, v->o->attention) != 0) continue;
+        json_object_set_new(v->configs[i], AY_ATTENTION_KEY, json_string(*l));
+        v->layouts++;
+        return p->arch->configure(v->cx, v->m->arena, what, v->configs[i], &p->cfg);
+    }
+    return ALLOY_OK;
+}
+
 static alloy_status read_parts(conversion *v) {
     ay_ctx *cx = v->cx;
     ay_arena *a = v->m->arena;
@@ -172,12 +188,17 @@ static alloy_status read_parts(conversion *v) {
         if (part) {
             v->configs[i] = json_incref(part->config);
             AY_TRY(ay_model_add_part(cx, v->m, row, v->source, part->config, NULL));
+            AY_TRY(choose_layout(v, v->source, i));
             continue;
         }
         if (row->optional && (left_out(v, row->folder) || ay_path_kind_of(dir) == AY_PATH_NONE)) continue;
         AY_TRY(ay_json_read(cx, file, &v->configs[i]));
         AY_TRY(ay_model_add_part(cx, v->m, row, file, v->configs[i], loaded_as(v, row->folder)));
+        AY_TRY(choose_layout(v, file, i));
     }
+    if (other_layout(v) && !v->layouts)
+        return ay_fail(cx, ALLOY_E_USAGE, "%s: no component of this model is known in the layout \"%s\"; leave --attention out", v->source,
+                       v->o->attention);
     char *file = ay_path_join(a, v->folder, "scheduler/scheduler_config.json");
     if (!file) return ay_nomem(cx);
     AY_TRY(ay_json_read(cx, file, &v->configs[AY_MAX_PARTS]));
@@ -436,7 +457,7 @@ static alloy_status work_key(conversion *v, uint8_t key[32]) {
     const alloy_convert_options *o = v->o;
     ay_buf b = {0};
     ay_sha256 sha;
-    ay_buf_printf(&b, "%s %s %s %d %d %lld %d %d %d\n%s %s\n", ALLOY_VERSION, v->m->row->type, v->form.quantization, (int)v->form.target, (int)v->form.kind,
+    ay_buf_printf(&b, "%s %s %s %s %d %d %lld %d %d %d\n%s %s\n", ALLOY_VERSION, other_layout(v) ? o->attention : "plain", v->m->row->type, v->form.quantization, (int)v->form.target, (int)v->form.kind,
                   (long long)o->size_limit, v->m->width, v->m->height, v->m->text_length, v->source, v->folder);
     for (int i = 0; i < v->m->n_parts; i++) {
         if (!v->graphs[i]) continue;

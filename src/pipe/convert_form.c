@@ -62,6 +62,9 @@ static alloy_status check_sizes(ay_ctx *cx, const alloy_convert_options *o, ay_c
 
 alloy_status ay_convert_check(ay_ctx *cx, const alloy_convert_options *o, ay_convert_form *v) {
     AY_TRY(check_quantization(cx, o, v));
+    if (o->attention && strcmp(o->attention, "plain") != 0 && strcmp(o->attention, "split-einsum") != 0) {
+        return ay_fail(cx, ALLOY_E_USAGE, "attention \"%s\" is not known; plain and split-einsum are", o->attention);
+    }
     if (o->image_size.width < 0 || o->image_size.height < 0 || o->text_length < 0 || o->size_limit < 0 || o->max_package_size < 0) {
         return ay_fail(cx, ALLOY_E_USAGE, "sizes cannot be negative");
     }
