@@ -40,10 +40,11 @@ static ay_val attention(ay_graph *g, const ay_unet_config *c, const char *name, 
     ay_val k = ay_conv2d_layer(g, "to_k", to, width, 1, 1, 0, false);
     ay_val v = ay_conv2d_layer(g, "to_v", to, width, 1, 1, 0, false);
     ay_push(g, c->upcast ? "upcast" : "product");
+    q = ay_muls(g, q, 1.0 / sqrt((double)d)); /* here rather than on every head's weights: less to do, and less to round */
     k = ay_permute(g, k, 4, 0, 3, 2, 1);
     for (int64_t i = 0; i < heads; i++) {
         ay_val ki = ay_slice(g, k, 3, i * d, (i + 1) * d), qi = ay_slice(g, q, 1, i * d, (i + 1) * d);
-        ay_val w = ay_softmax(g, ay_muls(g, einsum(g, ki, qi), 1.0 / sqrt((double)d)), 1);
+        ay_val w = ay_softmax(g, einsum(g, ki, qi), 1);
         head[i] = einsum(g, ay_slice(g, v, 1, i * d, (i + 1) * d), w);
     }
     ay_val o = heads > 1 ? ay_concat_n(g, 1, (int)heads, head) : head[0];
