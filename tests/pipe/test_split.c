@@ -57,7 +57,7 @@ static const float *golden(ay_test *t, const ay_flux_case *c, const char *inputs
 
 static double error(ay_test *t, const ay_flux_case *c, const char *model, const char *emulate) {
     const char *inputs = ay_test_path(t, "in.safetensors"), *outputs = ay_test_path(t, "out.safetensors");
-    int64_t n;
+    int64_t n = 0;
     const float *want = golden(t, c, inputs, &n);
     alloy_predict_options o;
     ay_safetensors *got;
