@@ -89,6 +89,7 @@ int cmd_convert(int argc, char **argv) {
         {"--text-length", NULL, OPTION_INT, &o.text_length, "N", "tokens of the long text encoder (default: the model's own)", 1},
         {"--lora", NULL, OPTION_LIST, &lora, "FILE[:X[:Y]]", "bake a LoRA in, at strength X (text encoders: Y); may be repeated", 0},
         {"--attention", NULL, OPTION_TEXT, &o.attention, "KIND", "plain (default) or split-einsum: a UNet in the Neural Engine's layout", 0},
+        {"--controlnet", NULL, OPTION_FLAG, &o.controlnet, NULL, "the denoiser's package takes a ControlNet's results (run needs this nowhere)", 0},
         {"--components", NULL, OPTION_TEXT, &o.components, "LIST", "only these packages, by name, with commas between", 0},
         {"--force", "-f", OPTION_FLAG, &o.force, NULL, "replace a model folder that exists", 0},
         {"--skip-validation", NULL, OPTION_FLAG, &o.skip_validation, NULL, "do not check the packages after writing them", 0},

@@ -123,6 +123,7 @@ typedef struct alloy_convert_options {
     int num_sizes;
     int64_t max_package_size; /**< bytes of one package: larger components become chains of packages; 0: none */
     const char *attention;    /**< "plain" (default) or "split-einsum", the Neural Engine's layout, for UNets */
+    bool controlnet;          /**< the denoiser's package takes the results of a ControlNet; runs with one work without it too */
 } alloy_convert_options;
 ALLOY_API void alloy_convert_options_init(alloy_convert_options *o);
 /** Converts the checkpoint `source`, a diffusers folder or one file, to OUTPUT_DIR/NAME/. Nothing appears under that name until it is
@@ -151,6 +152,15 @@ typedef struct alloy_run_options {
     int64_t memory_limit;        /**< bytes of the process in memory, weights among them: what does not fit is read again in each step; 0: none */
     const char *activations;     /**< layers of int8 and int4 weights: "int8" (default) quantises what they read and
                                       multiplies in integers, "float" does not */
+    const char *image;           /**< a picture to start from (PNG, JPEG, WebP), or NULL */
+    double strength;             /**< how much of it changes, 0 to 1; negative: the model's own */
+    const char *mask;            /**< a picture of the same size, white where `image` is painted anew; "alpha": where it is transparent */
+    int clip_skip;               /**< layers at the end of the text encoders to leave out, as diffusers counts them; 0: none */
+    const char *controlnet;      /**< model folder of a ControlNet for this model, or NULL */
+    const char *control_image;   /**< what it sees: a map made for it, or an ordinary picture with control_preprocess */
+    const char *control_preprocess; /**< NULL, or "canny" or "canny:LOW:HIGH": edges of the picture */
+    double control_strength;     /**< 1 */
+    double control_start, control_end; /**< the share of the steps it takes part in: 0 to 1 */
 } alloy_run_options;
 ALLOY_API void alloy_run_options_init(alloy_run_options *o);
 /** Runs the converted model in folder `model`. */

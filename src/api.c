@@ -18,7 +18,7 @@ static void take_options(void *to, size_t mine, const void *from, size_t theirs)
 
 void alloy_ctx_options_init(alloy_ctx_options *o) { *o = (alloy_ctx_options){.size = sizeof *o}; }
 void alloy_convert_options_init(alloy_convert_options *o) { *o = (alloy_convert_options){.size = sizeof *o}; }
-void alloy_run_options_init(alloy_run_options *o) { *o = (alloy_run_options){.size = sizeof *o, .guidance_scale = -1, .num_images = 1}; }
+void alloy_run_options_init(alloy_run_options *o) { *o = (alloy_run_options){.size = sizeof *o, .guidance_scale = -1, .num_images = 1, .strength = -1, .control_strength = 1, .control_end = 1}; }
 void alloy_bench_options_init(alloy_bench_options *o) { *o = (alloy_bench_options){.size = sizeof *o, .runs = 3}; }
 void alloy_predict_options_init(alloy_predict_options *o) { *o = (alloy_predict_options){.size = sizeof *o}; }
 

@@ -48,6 +48,7 @@ typedef struct jpeg_job {
     int64_t max_pixels;
     ay_image *out;
     unsigned char *row; /* of a CMYK picture */
+    int orientation;
     alloy_status status;
 } jpeg_job;
 
@@ -80,6 +81,28 @@ static void cmyk_to_rgb(const unsigned char *in, unsigned char *out, int width, 
     }
 }
 
+static unsigned number(const unsigned char *p, int bytes, bool little) {
+    unsigned v = 0;
+    for (int i = 0; i < bytes; i++) v = v << 8 | p[little ? bytes - 1 - i : i];
+    return v;
+}
+
+/* Tag 0x112 of the first directory in an EXIF segment (a TIFF file after "Exif"); 1 where there is none. */
+static int exif_orientation(const unsigned char *p, size_t n) {
+    if (n < 14 || memcmp(p, "Exif\0\0", 6) != 0) return 1;
+    p += 6;
+    n -= 6;
+    bool little = p[0] == 'I';
+    size_t at = number(p + 4, 4, little);
+    if (at > n || n - at < 2) return 1;
+    size_t entries = number(p + at, 2, little);
+    at += 2;
+    for (size_t i = 0; i < entries && n - at >= 12; i++, at += 12) {
+        if (number(p + at, 2, little) == 0x112 && number(p + at + 2, 2, little) == 3) return (int)number(p + at + 8, 2, little);
+    }
+    return 1;
+}
+
 static alloy_status jpeg_decode(jpeg_job *job) {
     struct jpeg_decompress_struct *d = &job->dec;
     jpeg_create_decompress(d);
@@ -87,7 +110,11 @@ static alloy_status jpeg_decode(jpeg_job *job) {
     job->progress.progress_monitor = jpeg_progress;
     d->progress = &job->progress;
     jpeg_mem_src(d, job->bytes, (unsigned long)job->n);
+    jpeg_save_markers(d, JPEG_APP0 + 1, 0xffff);
     jpeg_read_header(d, TRUE);
+    for (jpeg_saved_marker_ptr m = d->marker_list; m && job->orientation == 1; m = m->next) {
+        job->orientation = exif_orientation(m->data, m->data_length);
+    }
     bool gray = d->jpeg_color_space == JCS_GRAYSCALE, cmyk = d->num_components == 4;
     d->out_color_space = gray ? JCS_GRAYSCALE : cmyk ? JCS_CMYK : JCS_RGB;
     AY_TRY(ay_image_alloc(job->cx, job->what, d->image_width, d->image_height, gray ? 1 : 3, job->max_pixels, job->out));
@@ -116,6 +143,7 @@ static alloy_status jpeg_read(ay_ctx *cx, const char *what, const unsigned char 
     job->n = n;
     job->max_pixels = max_pixels;
     job->out = out;
+    job->orientation = 1;
     job->dec.err = jpeg_std_error(&job->errors);
     job->dec.client_data = job;
     job->errors.error_exit = jpeg_fail;
@@ -123,6 +151,7 @@ static alloy_status jpeg_read(ay_ctx *cx, const char *what, const unsigned char 
     if (setjmp(job->back) == 0) job->status = jpeg_decode(job);
     else job->status = ay_fail(cx, ALLOY_E_FORMAT, "%s: the JPEG file is damaged: %s", what, job->text);
     alloy_status s = job->status;
+    if (s == ALLOY_OK) s = ay_image_orient(cx, out, job->orientation);
     jpeg_destroy_decompress(&job->dec);
     free(job->row);
     free(job);

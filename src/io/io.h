@@ -84,6 +84,14 @@ void ay_image_free(ay_image *im);
 alloy_status ay_image_read(ay_ctx *cx, const char *path, int64_t max_pixels, ay_image *out);
 /** The same over bytes in memory; `what` names them in sentences. */
 alloy_status ay_image_parse(ay_ctx *cx, const char *what, const void *bytes, size_t n, int64_t max_pixels, ay_image *out);
+/** Three channels: gray three times, transparent parts over white. */
+alloy_status ay_image_rgb(ay_ctx *cx, ay_image *im);
+/** One channel; transparency is dropped. */
+void ay_image_gray(ay_image *im);
+/** As Pillow's resize with its LANCZOS filter, to the byte. */
+alloy_status ay_image_resize(ay_ctx *cx, ay_image *im, int width, int height);
+/** Upright, by EXIF's orientation, 1 to 8; other numbers change nothing. */
+alloy_status ay_image_orient(ay_ctx *cx, ay_image *im, int orientation);
 /** text: keyword, value, ..., NULL as iTXt/tEXt chunks (UTF-8). Atomic. */
 alloy_status ay_png_write(ay_ctx *cx, const char *path, const ay_image *im, const char *const *text);
 /** The text chunks of a PNG: keyword, value, ..., NULL in `arena`. */

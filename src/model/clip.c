@@ -116,18 +116,24 @@ static void build(ay_graph *g, const void *cfg, const ay_sizes *s) {
     ay_val pos = ay_param(g, "position_embedding.weight", ay_shape(AY_F32, 2, c->positions, c->dim));
     x = ay_add(g, x, ay_slice(g, pos, 0, 0, length));
     ay_pop(g);
-    ay_val mask = causal_mask(g, length), before_last = x;
+    if (s->skip < 0 || s->skip >= c->layers) {
+        ay_graph_fail(g, ALLOY_E_USAGE, "%lld layers of the text encoder to skip: it has %lld, so that 0 to %lld can be", (long long)s->skip,
+                      (long long)c->layers, (long long)(c->layers - 1));
+        return;
+    }
+    ay_val mask = causal_mask(g, length), shown = x, before = x;
     for (int64_t i = 0; i < c->layers; i++) {
         ay_push(g, "encoder.layers.%lld", (long long)i);
-        before_last = x;
+        if (i + s->skip < c->layers) before = x;
         x = layer(g, c, x, mask);
+        if (i + s->skip < c->layers) shown = x;
         ay_pop(g);
     }
-    x = norm(g, c, "final_layer_norm", x);
-    ay_val pooled = pool(g, c, ids, x);
+    shown = norm(g, c, "final_layer_norm", shown);
+    ay_val pooled = pool(g, c, ids, s->skip ? norm(g, c, "final_layer_norm", x) : shown); /* always of the last layer */
     ay_pop(g);
-    ay_set_output(g, "last_hidden_state", x);
-    ay_set_output(g, "hidden_states_penultimate", before_last);
+    ay_set_output(g, "last_hidden_state", shown);
+    ay_set_output(g, "hidden_states_penultimate", before);
     if (c->projected) {
         ay_set_output(g, "text_embeds", ay_linear_layer(g, "text_projection", pooled, c->projection, false));
     } else {

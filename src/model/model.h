@@ -16,6 +16,8 @@ typedef struct ay_sizes {
     int64_t latent_width;
     int64_t frames;        /* latent frames; 0 counts as 1 */
     int64_t text_length;   /* tokens */
+    int64_t skip;          /* layers at a text encoder's end whose results are not shown; other than sizes, not kept in files */
+    int64_t control;       /* 1: a denoiser takes what a control net gives */
 } ay_sizes;
 
 typedef struct ay_arch ay_arch;

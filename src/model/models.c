@@ -7,7 +7,7 @@
 #include <string.h>
 
 extern const ay_arch ay_arch_flux, ay_arch_clip_text, ay_arch_clip_text_projected, ay_arch_t5_encoder, ay_arch_vae_kl_decoder,
-    ay_arch_vae_kl_encoder, ay_arch_sd_unet, ay_arch_sd3;
+    ay_arch_vae_kl_encoder, ay_arch_sd_unet, ay_arch_sd_controlnet, ay_arch_sd3;
 
 static const ay_arch *const rows[] = {
     &ay_arch_flux,
@@ -17,6 +17,7 @@ static const ay_arch *const rows[] = {
     &ay_arch_vae_kl_decoder,
     &ay_arch_vae_kl_encoder,
     &ay_arch_sd_unet,
+    &ay_arch_sd_controlnet,
     &ay_arch_sd3,
 };
 

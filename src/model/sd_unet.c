@@ -7,6 +7,7 @@
  *                          to the first -> conv_norm_out, silu, conv_out -> noise_pred [B, C, h, w]
  *   timestep [B] (and text_embeds [B, P], time_ids [B, 6]) -> temb, added in every resnet
  *   encoder_hidden_states [B, T, D] -> the second attention of every transformer block
+ *   built to be controlled: down_block_additional_residuals_0.. and mid_block_additional_residual (diffusers has tuples)
  *
  * The result is called noise_pred, not sample as in other denoisers: Core ML wants distinct names of inputs and outputs.
  * What people get wrong: attention_head_dim is the number of heads; a mirrored level has one resnet more; the norm before
@@ -15,6 +16,7 @@
 #include "model/sd_unet.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 /* ---- configuration -------------------------------------------------------------------------------------- */
@@ -102,16 +104,16 @@ static alloy_status block_types(ay_ctx *cx, const char *what, const json_t *j, c
     return ALLOY_OK;
 }
 
-static alloy_status read_levels(ay_ctx *cx, const char *what, const json_t *j, ay_unet_config *c) {
+static alloy_status read_levels(ay_ctx *cx, const char *what, const json_t *j, bool ups, ay_unet_config *c) {
     int64_t channels[AY_UNET_LEVELS], heads[AY_UNET_LEVELS], depth[AY_UNET_LEVELS];
-    bool down[AY_UNET_LEVELS], up[AY_UNET_LEVELS];
+    bool down[AY_UNET_LEVELS], up[AY_UNET_LEVELS] = {false};
     AY_TRY(ay_json_ints(cx, what, j, "block_out_channels", 1, 65536, AY_UNET_LEVELS, channels, &c->levels));
     int n = c->levels;
     if (n < 1) return ay_fail(cx, ALLOY_E_MISMATCH, "%s: block_out_channels is empty", what);
     AY_TRY(per_level(cx, what, j, "attention_head_dim", 8, n, heads));
     AY_TRY(per_level(cx, what, j, "transformer_layers_per_block", 1, n, depth));
     AY_TRY(block_types(cx, what, j, "down_block_types", "CrossAttnDownBlock2D", "DownBlock2D", n, down));
-    AY_TRY(block_types(cx, what, j, "up_block_types", "CrossAttnUpBlock2D", "UpBlock2D", n, up));
+    if (ups) AY_TRY(block_types(cx, what, j, "up_block_types", "CrossAttnUpBlock2D", "UpBlock2D", n, up));
     for (int i = 0; i < n; i++) {
         c->level[i] = (ay_unet_level){channels[i], heads[i], depth[i], down[i], up[n - 1 - i]};
         if (channels[i] % c->groups) {
@@ -168,9 +170,7 @@ static alloy_status read_conditions(ay_ctx *cx, const char *what, const json_t *
     return ALLOY_OK;
 }
 
-static alloy_status configure(ay_ctx *cx, ay_arena *arena, const char *what, const json_t *j, void **out) {
-    ay_unet_config *c = ay_alloc(arena, sizeof *c);
-    if (!c) return ay_nomem(cx);
+alloy_status ay_sd_unet_read(ay_ctx *cx, const char *what, const json_t *j, bool up, ay_unet_config *c) {
     const char *act;
     AY_TRY(check_unused(cx, what, j));
     AY_TRY(ay_json_int_or(cx, what, j, "in_channels", 1, 1024, 4, &c->in_channels));
@@ -194,11 +194,16 @@ static alloy_status configure(ay_ctx *cx, ay_arena *arena, const char *what, con
         return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: conv_in_kernel and conv_out_kernel must be odd", what);
     if (c->down_pad != 1)
         return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: downsample_padding 0 is not known here, only 1", what);
-    AY_TRY(read_levels(cx, what, j, c));
+    AY_TRY(read_levels(cx, what, j, up, c));
     AY_TRY(read_layout(cx, what, j, c));
-    AY_TRY(read_conditions(cx, what, j, c));
+    return read_conditions(cx, what, j, c);
+}
+
+static alloy_status configure(ay_ctx *cx, ay_arena *arena, const char *what, const json_t *j, void **out) {
+    ay_unet_config *c = ay_alloc(arena, sizeof *c);
+    if (!c) return ay_nomem(cx);
     *out = c;
-    return ALLOY_OK;
+    return ay_sd_unet_read(cx, what, j, true, c);
 }
 
 /* ---- blocks ------------------------------------------------------------------------------------------------ */
@@ -295,13 +300,7 @@ static ay_val transformer(ay_graph *g, const ay_unet_config *c, const ay_unet_le
 
 /* ---- the whole ----------------------------------------------------------------------------------------------- */
 
-typedef struct unet_state {
-    ay_val x, temb, text;
-    ay_val skips[AY_UNET_SKIPS];
-    int n_skips;
-} unet_state;
-
-static void down_block(ay_graph *g, const ay_unet_config *c, int i, unet_state *s) {
+static void down_block(ay_graph *g, const ay_unet_config *c, int i, ay_unet_state *s) {
     const ay_unet_level *l = &c->level[i];
     ay_push(g, "down_blocks.%d", i);
     for (int64_t k = 0; k < c->layers; k++) {
@@ -314,7 +313,7 @@ static void down_block(ay_graph *g, const ay_unet_config *c, int i, unet_state *
     ay_pop(g);
 }
 
-static void mid_block(ay_graph *g, const ay_unet_config *c, unet_state *s) {
+static void mid_block(ay_graph *g, const ay_unet_config *c, ay_unet_state *s) {
     const ay_unet_level *l = &c->level[c->levels - 1];
     ay_push(g, "mid_block");
     s->x = resnet(g, c, 0, s->x, s->temb, l->channels);
@@ -323,7 +322,7 @@ static void mid_block(ay_graph *g, const ay_unet_config *c, unet_state *s) {
     ay_pop(g);
 }
 
-static void up_block(ay_graph *g, const ay_unet_config *c, int i, unet_state *s) {
+static void up_block(ay_graph *g, const ay_unet_config *c, int i, ay_unet_state *s) {
     const ay_unet_level *l = &c->level[c->levels - 1 - i];
     ay_push(g, "up_blocks.%d", i);
     for (int64_t k = 0; k <= c->layers; k++) {
@@ -358,34 +357,55 @@ static ay_val time_embedding(ay_graph *g, const ay_unet_config *c, ay_val timest
     return ay_unary(g, AY_OP_SILU, temb);
 }
 
-static void build(ay_graph *g, const void *cfg, const ay_sizes *sizes) {
-    const ay_unet_config *c = cfg;
+bool ay_sd_unet_enter(ay_graph *g, const ay_unet_config *c, const ay_sizes *sizes, ay_unet_state *s) {
     int64_t batch = sizes->batch > 0 ? sizes->batch : 1;
     if (sizes->latent_height < 1 || sizes->latent_width < 1 || sizes->text_length < 1) {
         ay_graph_fail(g, ALLOY_E_MISMATCH, "latents of %lldx%lld with %lld text tokens: every size must be at least 1",
                       (long long)sizes->latent_width, (long long)sizes->latent_height, (long long)sizes->text_length);
-        return;
+        return false;
     }
-    unet_state s = {.n_skips = 0};
-    s.x = ay_input(g, "sample", ay_shape(AY_F32, 4, batch, c->in_channels, sizes->latent_height, sizes->latent_width));
+    s->x = ay_input(g, "sample", ay_shape(AY_F32, 4, batch, c->in_channels, sizes->latent_height, sizes->latent_width));
     ay_val timestep = ay_input(g, "timestep", ay_shape(AY_F32, 1, batch)), text_embeds = AY_NO_VALUE, time_ids = AY_NO_VALUE;
-    s.text = ay_input(g, "encoder_hidden_states", ay_shape(AY_F32, 3, batch, sizes->text_length, c->cross_dim));
+    s->text = ay_input(g, "encoder_hidden_states", ay_shape(AY_F32, 3, batch, sizes->text_length, c->cross_dim));
     if (c->text_time) {
         text_embeds = ay_input(g, "text_embeds", ay_shape(AY_F32, 2, batch, c->text_dim));
         time_ids = ay_input(g, "time_ids", ay_shape(AY_F32, 2, batch, c->ids));
     }
-    if (c->split) s.text = ay_unet_split_text(g, s.text);
-    s.temb = time_embedding(g, c, timestep, text_embeds, time_ids);
-    s.x = ay_conv2d_layer(g, "conv_in", s.x, c->level[0].channels, (int)c->conv_in, 1, (int)c->conv_in / 2, true);
-    s.skips[s.n_skips++] = s.x;
-    for (int i = 0; i < c->levels; i++) down_block(g, c, i, &s);
-    mid_block(g, c, &s);
+    if (c->split) s->text = ay_unet_split_text(g, s->text);
+    s->temb = time_embedding(g, c, timestep, text_embeds, time_ids);
+    s->x = ay_conv2d_layer(g, "conv_in", s->x, c->level[0].channels, (int)c->conv_in, 1, (int)c->conv_in / 2, true);
+    return true;
+}
+
+void ay_sd_unet_down(ay_graph *g, const ay_unet_config *c, ay_unet_state *s) {
+    s->skips[s->n_skips++] = s->x;
+    for (int i = 0; i < c->levels; i++) down_block(g, c, i, s);
+    mid_block(g, c, s);
+}
+
+/* What a control net gives is added to what goes up. */
+static void add_residuals(ay_graph *g, ay_unet_state *s) {
+    for (int i = 0; i < s->n_skips; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "down_block_additional_residuals_%d", i);
+        s->skips[i] = ay_add(g, s->skips[i], ay_input(g, name, *ay_type_of(g, s->skips[i])));
+    }
+    s->x = ay_add(g, s->x, ay_input(g, "mid_block_additional_residual", *ay_type_of(g, s->x)));
+}
+
+static void build(ay_graph *g, const void *cfg, const ay_sizes *sizes) {
+    const ay_unet_config *c = cfg;
+    ay_unet_state s = {.n_skips = 0};
+    if (!ay_sd_unet_enter(g, c, sizes, &s)) return;
+    ay_sd_unet_down(g, c, &s);
+    if (ay_graph_status(g) != ALLOY_OK) return;
+    if (sizes->control) add_residuals(g, &s);
     for (int i = 0; i < c->levels; i++) up_block(g, c, i, &s);
     ay_set_output(g, "noise_pred",
                   norm_silu_conv(g, c, "conv_norm_out", "conv_out", s.x, c->out_channels, (int)c->conv_out));
 }
 
-static const ay_keep_rule keep[] = {
+const ay_keep_rule ay_sd_unet_keep[] = {
     {"time_proj", AY_OP_COUNT, AY_F32, "timesteps to 1000 keep two digits after the point only in float32"},
     {"add_time_proj", AY_OP_COUNT, AY_F32, "picture sizes beyond 2048 are not whole numbers in half"},
     {"*.upcast", AY_OP_COUNT, AY_F32,
@@ -405,15 +425,15 @@ static const ay_alias lora_aliases[] = {
 
 static const char *const layouts[] = {"split-einsum", NULL};
 
-static const char *const f32_inputs[] = {"timestep", "time_ids", NULL};
+const char *const ay_sd_unet_f32_inputs[] = {"timestep", "time_ids", NULL};
 
 const ay_arch ay_arch_sd_unet = {
     .class_name = "UNet2DConditionModel",
     .graph_kind = "",
     .configure = configure,
     .build = build,
-    .keep = keep,
-    .f32_inputs = f32_inputs,
+    .keep = ay_sd_unet_keep,
+    .f32_inputs = ay_sd_unet_f32_inputs,
     .namings = ay_sd_unet_namings,
     .lora_aliases = lora_aliases,
     .layouts = layouts,

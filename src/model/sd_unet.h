@@ -31,5 +31,21 @@ extern const ay_naming ay_sd_unet_namings[];
 ay_val ay_unet_split_text(ay_graph *g, ay_val text);
 /** What is between a transformer's norm and its residual sum, of x [B, C, h, w]. */
 ay_val ay_unet_split_blocks(ay_graph *g, const ay_unet_config *c, const ay_unet_level *l, ay_val x, ay_val text);
+/* ---- the half that goes down, which a control net copies (sd_unet.c) ------------------------------------------------ */
+
+/** What a graph has come to on the way. */
+typedef struct ay_unet_state {
+    ay_val x, temb, text;
+    ay_val skips[AY_UNET_SKIPS];
+    int n_skips;
+} ay_unet_state;
+/** `up`: the configuration has up blocks. */
+alloy_status ay_sd_unet_read(ay_ctx *cx, const char *what, const json_t *j, bool up, ay_unet_config *c);
+/** The inputs that both have in common, the time embedding, conv_in; false where sizes cannot be. */
+bool ay_sd_unet_enter(ay_graph *g, const ay_unet_config *c, const ay_sizes *sizes, ay_unet_state *s);
+/** Down blocks, whose results are kept in skips beside x as it is now, and the mid block. */
+void ay_sd_unet_down(ay_graph *g, const ay_unet_config *c, ay_unet_state *s);
+extern const ay_keep_rule ay_sd_unet_keep[];
+extern const char *const ay_sd_unet_f32_inputs[];
 
 #endif

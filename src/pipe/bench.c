@@ -69,7 +69,7 @@ static alloy_status bench_kernels(ay_ctx *cx, const alloy_bench_options *o, char
 alloy_status ay_bench(ay_ctx *cx, const char *model, const alloy_bench_options *o, char **json) {
     if (o->runs < 0 || o->runs > 64) return ay_fail(cx, ALLOY_E_USAGE, "%d runs: between 1 and 64 can be asked for", o->runs);
     if (!model) return bench_kernels(cx, o, json);
-    alloy_run_options r = {.size = sizeof r, .prompt = "a fox in the snow", .image_size = o->image_size, .guidance_scale = -1,
+    alloy_run_options r = {.size = sizeof r, .prompt = "a fox in the snow", .image_size = o->image_size, .guidance_scale = -1, .strength = -1,
                            .num_images = 1, .steps = o->runs ? o->runs : 1, .profile = true, .report = json};
     return ay_run(cx, model, &r);
 }

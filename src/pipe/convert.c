@@ -38,6 +38,18 @@ typedef struct conversion {
 
 /* ---- reading the checkpoint ------------------------------------------------------------------------------------------- */
 
+/* A folder of one model that is a row by itself, by the class in its config.json. */
+static bool single_model(const conversion *v, const ay_pipe_row **row) {
+    char *file = ay_path_join(v->m->arena, v->folder, "config.json");
+    json_t *j = NULL;
+    if (!file || ay_path_kind_of(file) != AY_PATH_FILE || ay_json_read(v->cx, file, &j) != ALLOY_OK) return false;
+    const char *name = json_string_value(json_object_get(j, "_class_name"));
+    const ay_pipe_row *found = name ? ay_pipe_find(name) : NULL;
+    json_decref(j);
+    if (found && found->single) *row = found;
+    return found && found->single;
+}
+
 /* The pipeline that the folder is made for, from its model_index.json. */
 static alloy_status read_index(conversion *v, const ay_pipe_row **row) {
     ay_ctx *cx = v->cx;
@@ -47,6 +59,7 @@ static alloy_status read_index(conversion *v, const ay_pipe_row **row) {
         return ay_path_kind_of(v->folder) == AY_PATH_NONE ? ay_path_fail(cx, v->folder)
                                                           : ay_fail(cx, ALLOY_E_USAGE, "%s: is no folder; --base takes a diffusers folder", v->folder);
     }
+    if (ay_path_kind_of(index) != AY_PATH_FILE && single_model(v, row)) return ALLOY_OK;
     if (ay_path_kind_of(index) != AY_PATH_FILE) {
         return ay_fail(cx, ALLOY_E_FORMAT, "%s: not a diffusers folder (no model_index.json)%s", v->folder,
                        ay_path_kind_of(ay_path_join(v->m->arena, v->folder, "alloy.json")) == AY_PATH_FILE ? "; it is converted already" : "");
@@ -115,6 +128,9 @@ static alloy_status read_source(conversion *v) {
         return ay_fail(cx, ALLOY_E_USAGE, "%s: is a folder, which has all that is needed; --base is for a checkpoint of one file", v->source);
     } else {
         AY_TRY(read_index(v, &v->m->row));
+    }
+    if (v->o->controlnet && !v->m->row->tasks.controlled) {
+        return ay_fail(cx, ALLOY_E_USAGE, "%s: no ControlNet is known for a %s model; leave --controlnet out", v->source, v->m->row->type);
     }
     if (v->o->type && strcmp(v->o->type, v->m->row->type) != 0) {
         return ay_fail(cx, ALLOY_E_MISMATCH, "%s: this is a %s checkpoint, not %s; leave --type out", v->source, v->m->row->type, v->o->type);
@@ -201,7 +217,8 @@ static alloy_status read_parts(conversion *v) {
                        v->o->attention);
     char *file = ay_path_join(a, v->folder, "scheduler/scheduler_config.json");
     if (!file) return ay_nomem(cx);
-    AY_TRY(ay_json_read(cx, file, &v->configs[AY_MAX_PARTS]));
+    if (v->m->row->single) v->configs[AY_MAX_PARTS] = json_object();
+    else AY_TRY(ay_json_read(cx, file, &v->configs[AY_MAX_PARTS]));
     if (v->single.n) ay_single_hints(&v->single, v->configs[AY_MAX_PARTS]);
     v->m->scheduler = v->configs[AY_MAX_PARTS];
     for (int i = 0; i < AY_MAX_TOKENIZERS && v->m->row->tokenizers[i]; i++) {
@@ -282,6 +299,7 @@ static alloy_status add_functions(conversion *v, ay_model_part *p) {
         ay_sizes s;
         bool known = false;
         AY_TRY(v->m->row->sizes(v->cx, v->m, p->row, v->sizes[i].width, v->sizes[i].height, v->m->text_length, &s));
+        if (v->o->controlnet && strcmp(p->row->package, v->m->row->tasks.controlled) == 0) s.control = 1;
         for (int f = 0; f < p->n_functions; f++) known |= memcmp(&p->functions[f].sizes, &s, sizeof s) == 0;
         if (known) continue;
         char *name = ay_sprintf(v->m->arena, "size_%dx%d", v->sizes[i].width, v->sizes[i].height);
@@ -457,7 +475,7 @@ static alloy_status work_key(conversion *v, uint8_t key[32]) {
     const alloy_convert_options *o = v->o;
     ay_buf b = {0};
     ay_sha256 sha;
-    ay_buf_printf(&b, "%s %s %s %s %d %d %lld %d %d %d\n%s %s\n", ALLOY_VERSION, other_layout(v) ? o->attention : "plain", v->m->row->type, v->form.quantization, (int)v->form.target, (int)v->form.kind,
+    ay_buf_printf(&b, "%s %s%s %s %s %d %d %lld %d %d %d\n%s %s\n", ALLOY_VERSION, other_layout(v) ? o->attention : "plain", o->controlnet ? " controlled" : "", v->m->row->type, v->form.quantization, (int)v->form.target, (int)v->form.kind,
                   (long long)o->size_limit, v->m->width, v->m->height, v->m->text_length, v->source, v->folder);
     for (int i = 0; i < v->m->n_parts; i++) {
         if (!v->graphs[i]) continue;

@@ -121,8 +121,10 @@ static alloy_status write_link(ay_part_work *w, int k, ay_arena *arena, ay_weigh
 /* ---- alloy.json's entry ------------------------------------------------------------------------------------------------ */
 
 static json_t *sizes_json(const ay_sizes *s) {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "batch", (json_int_t)s->batch, "latent_height", (json_int_t)s->latent_height, "latent_width",
+    json_t *j = json_pack("{s:I, s:I, s:I, s:I, s:I}", "batch", (json_int_t)s->batch, "latent_height", (json_int_t)s->latent_height, "latent_width",
                      (json_int_t)s->latent_width, "frames", (json_int_t)s->frames, "text_length", (json_int_t)s->text_length);
+    if (j && s->control) json_object_set_new(j, "control", json_integer(1));
+    return j;
 }
 
 static json_t *functions_json(const ay_model_part *p) {

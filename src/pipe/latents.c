@@ -6,6 +6,7 @@
 #include "pipe/pipe.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* An object of the report, made when first asked for. */
 static json_t *section(ay_stage *x, const char *name) {
@@ -22,6 +23,9 @@ alloy_status ay_stage_open(ay_stage *x, const char *package, ay_component **c) {
                        x->m->dir, package);
     AY_TRY(x->m->row->sizes(x->cx, x->m, p->row, x->r->width, x->r->height, x->text, &s));
     double start = ay_now();
+    s.skip = x->skip;
+    const char *controlled = x->m->row->tasks.controlled;
+    s.control = x->r->in.control.pixels && controlled && strcmp(controlled, package) == 0;
     AY_TRY(ay_component_open(x->cx, x->m, package, &s, &x->r->exec, c));
     json_object_set_new(section(x, "open_s"), package, json_real(ay_now() - start));
     if (ay_component_peak(*c) > x->peak) x->peak = ay_component_peak(*c);
@@ -43,7 +47,6 @@ void ay_stage_close(ay_stage *x, const char *package, ay_component **c) {
 alloy_status ay_latents_noise(ay_stage *x, int64_t c, int64_t h, int64_t w, float *noise, ay_rng *rng) {
     const alloy_run_options *o = x->r->o;
     int64_t count = o->num_images, n = count * c * h * w;
-    ay_rng_seed(rng, o->seed);
     if (!o->latents) {
         ay_rng_normal(rng, noise, (size_t)n);
         return ALLOY_OK;

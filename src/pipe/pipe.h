@@ -8,7 +8,8 @@
  *   manifest.c  alloy.json                               run.c       model folder + prompt -> pictures
  *   sched*.c    timesteps and steps, one list            pipe_*.c    one pipeline family each
  *   validate.c  model folders and packages, checked
- *   latents.c   between noise and picture
+ *   denoise.c   the loop between noise and picture       image_input.c   pictures a run starts from
+ *   latents.c   what is around that loop
  */
 #ifndef AY_PIPE_H
 #define AY_PIPE_H
@@ -49,9 +50,19 @@ typedef struct ay_file_hint {
     const char *tensor, *key, *value; /* value as JSON; tensor NULL ends the list */
 } ay_file_hint;
 
+/** What a pipeline can do besides pictures from text. */
+typedef struct ay_tasks {
+    double image_strength; /* how much of a given picture changes where the request does not say; 0: it takes none */
+    double mask_strength;  /* the same where a mask says what to paint */
+    bool clip_skip;        /* layers of its text encoders can be left out */
+    const char *controlled; /* the package that takes a control net's results; NULL: none does */
+} ay_tasks;
+
 typedef struct ay_pipe_row {
     const char *class_name; /* _class_name of model_index.json */
+    const char *const *also; /* classes of the same components, for other tasks; NULL-terminated or NULL */
     const char *type;       /* what list-models shows */
+    bool single;            /* one model's folder, with its config.json and no model_index.json, without text and scheduler */
     const ay_part_row *parts;
     const char *const *tokenizers; /* folders to copy, NULL-terminated */
     const char *upcast; /* parts whose configuration says this are float32 throughout; may be NULL */
@@ -65,6 +76,9 @@ typedef struct ay_pipe_row {
     const ay_file_part *file_parts;
     bool (*file_fits)(const json_t *config, const ay_names *tensors);
     const ay_file_hint *file_hints;
+    ay_tasks tasks;
+    /** Pixels that width and height are multiples of; NULL: 8. */
+    alloy_status (*unit)(ay_ctx *cx, const ay_model *m, int64_t *out);
 } ay_pipe_row;
 
 const ay_pipe_row *ay_pipe_find(const char *class_name);
@@ -159,8 +173,18 @@ json_t *ay_component_profile(const ay_component *c); /* array of steps, new refe
 
 /* ---- a request ---------------------------------------------------------------------------------------------------------------- */
 
+/** Pictures that a run starts from, all of the run's size (image_input.c). */
+typedef struct ay_inputs {
+    ay_image picture;    /* RGB; pixels NULL: none */
+    ay_image mask_image; /* gray */
+    const uint8_t *mask; /* its pixels: 128 and more is painted, the rest of the picture kept; NULL: none */
+    double strength;     /* how much of the steps to make: 0 to 1 */
+    ay_image control;    /* RGB, what a control net sees; pixels NULL: none */
+} ay_inputs;
+
 struct ay_request {
     const alloy_run_options *o;
+    ay_inputs in;
     int width, height, steps;
     double guidance_scale;
     const char *sampler; /* the scheduler, as other tools write it */
@@ -200,6 +224,9 @@ void ay_single_hints(const ay_single *s, json_t *scheduler);
 alloy_status ay_single_source(ay_ctx *cx, const ay_single *s, const ay_single_part *part, const char *path, const void *cfg, ay_source **out);
 
 alloy_status ay_convert(ay_ctx *cx, const char *source, const alloy_convert_options *o);
+/** Reads what the request names, checks it, and decides on width and height where a picture does. */
+alloy_status ay_inputs_read(ay_ctx *cx, const ay_model *m, const alloy_run_options *o, ay_request *r);
+void ay_inputs_free(ay_inputs *in);
 alloy_status ay_run(ay_ctx *cx, const char *model, const alloy_run_options *o);
 /** JSON: the ceilings of this machine and, of a model folder, every operation of one step, without one, kernels. */
 alloy_status ay_bench(ay_ctx *cx, const char *model, const alloy_bench_options *o, char **json);
@@ -230,11 +257,12 @@ typedef struct ay_stage {
     ay_request *r;
     int text;    /* tokens */
     size_t peak; /* bytes, of the largest component so far */
+    int skip;    /* layers at the end of a text encoder, while one is opened */
 } ay_stage;
 /** A component for the request's size. Closing puts its profile into the report and says what overflowed. */
 alloy_status ay_stage_open(ay_stage *x, const char *package, ay_component **c);
 void ay_stage_close(ay_stage *x, const char *package, ay_component **c);
-/** [count, c, h, w] normal numbers, or what --latents holds; `rng` is seeded either way, and further on where it was used. */
+/** [count, c, h, w] normal numbers from `rng`, or what --latents holds. */
 alloy_status ay_latents_noise(ay_stage *x, int64_t c, int64_t h, int64_t w, float *noise, ay_rng *rng);
 /** To where --save-latents says, if it does. */
 alloy_status ay_latents_save(ay_stage *x, int64_t c, int64_t h, int64_t w, const float *latents);

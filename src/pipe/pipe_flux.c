@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * FLUX.1, text to picture (diffusers: pipelines/flux/pipeline_flux.py): CLIP's pooled vector and T5's sequence condition
+ * FLUX.1 (diffusers: pipelines/flux/pipeline_flux.py): CLIP's pooled vector and T5's sequence condition
  * one transformer call a step; latents are packed two by two into its sequence; no classifier-free guidance, the dev model
  * takes its guidance as a number.
  */
-#include "pipe/pipe.h"
-#include "pipe/sched.h"
+#include "pipe/denoise.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +17,7 @@ static const ay_part_row parts[] = {
     {"VAEEncoder", "vae", "encoder", false},
     {NULL, NULL, NULL, false},
 };
+static const char *const also[] = {"FluxImg2ImgPipeline", "FluxInpaintPipeline", NULL};
 static const char *const tokenizers[] = {"tokenizer", "tokenizer_2", NULL};
 
 /* ---- what the configurations say ----------------------------------------------------------------------------------- */
@@ -69,6 +69,13 @@ static alloy_status defaults(ay_ctx *cx, const ay_model *m, int *w, int *h, int 
     return ALLOY_OK;
 }
 
+static alloy_status unit(ay_ctx *cx, const ay_model *m, int64_t *out) {
+    flux_facts f;
+    AY_TRY(read_facts(cx, m, &f));
+    *out = 2 * f.factor;
+    return ALLOY_OK;
+}
+
 static alloy_status sizes(ay_ctx *cx, const ay_model *m, const ay_part_row *part, int w, int h, int text, ay_sizes *out) {
     flux_facts f;
     AY_TRY(read_facts(cx, m, &f));
@@ -95,7 +102,8 @@ static alloy_status sizes(ay_ctx *cx, const ay_model *m, const ay_part_row *part
 /* ---- latents -------------------------------------------------------------------------------------------------------------- */
 
 /* [C, h, w] to [h/2 * w/2, C * 4] and back (pipeline_flux.py, _pack_latents, _unpack_latents) */
-static void pack(const float *latents, int64_t c, int64_t h, int64_t w, float *packed) {
+static void pack(const ay_denoiser *d, const float *latents, float *packed) {
+    int64_t c = d->channels, h = d->height, w = d->width;
     for (int64_t y = 0; y < h / 2; y++) {
         for (int64_t x = 0; x < w / 2; x++) {
             for (int64_t k = 0; k < c * 4; k++) {
@@ -105,7 +113,8 @@ static void pack(const float *latents, int64_t c, int64_t h, int64_t w, float *p
     }
 }
 
-static void unpack(const float *packed, int64_t c, int64_t h, int64_t w, float *latents) {
+static void unpack(const ay_denoiser *d, const float *packed, float *latents) {
+    int64_t c = d->channels, h = d->height, w = d->width;
     for (int64_t y = 0; y < h / 2; y++) {
         for (int64_t x = 0; x < w / 2; x++) {
             for (int64_t k = 0; k < c * 4; k++) {
@@ -124,6 +133,8 @@ typedef struct flux_run {
     int64_t h, w, tokens, text; /* latents, packed tokens, text tokens */
     int64_t joint_dim, pooled_dim;
     float *embeds, *pooled;     /* [T, joint], [pooled] */
+    ay_component *transformer;
+    float *img_ids, *txt_ids;   /* [tokens, 3], [T, 3] */
 } flux_run;
 
 /* Encoders are opened, used and released one after another, before the denoiser loads. */
@@ -152,81 +163,38 @@ static alloy_status encode_prompt(flux_run *x) {
     return ALLOY_OK;
 }
 
-typedef struct flux_loop {
-    ay_sched *sched;
-    float *img_ids, *txt_ids, *velocity;
-    ay_tensor in[7];
-    int n_in;
-    float timestep, guidance;
-} flux_loop;
-
-static alloy_status prepare_loop(flux_run *x, flux_loop *l) {
-    const ay_flow_ask ask = {x->tokens, .even = true};
-    AY_TRY(ay_sched_open(x->s.cx, x->arena, x->s.m->scheduler, x->s.r->o->scheduler, x->s.r->steps, x->tokens * 4 * x->f.channels, &ask,
-                         &l->sched));
-    l->img_ids = ay_alloc(x->arena, (size_t)(x->tokens * 3) * sizeof(float));
-    l->txt_ids = ay_alloc(x->arena, (size_t)(x->text * 3) * sizeof(float));
-    l->velocity = ay_alloc(x->arena, (size_t)(x->tokens * 4 * x->f.channels) * sizeof(float));
-    if (!l->img_ids || !l->txt_ids || !l->velocity) return ay_nomem(x->s.cx);
+static alloy_status open_transformer(void *user) {
+    flux_run *x = user;
+    x->img_ids = ay_alloc(x->arena, (size_t)(x->tokens * 3) * sizeof(float));
+    x->txt_ids = ay_alloc(x->arena, (size_t)(x->text * 3) * sizeof(float));
+    if (!x->img_ids || !x->txt_ids) return ay_nomem(x->s.cx);
     for (int64_t i = 0; i < x->tokens; i++) {
-        l->img_ids[3 * i + 1] = (float)(i / (x->w / 2));
-        l->img_ids[3 * i + 2] = (float)(i % (x->w / 2));
+        x->img_ids[3 * i + 1] = (float)(i / (x->w / 2));
+        x->img_ids[3 * i + 2] = (float)(i % (x->w / 2));
     }
-    l->guidance = (float)x->s.r->guidance_scale;
+    return ay_stage_open(&x->s, "Transformer", &x->transformer);
+}
+
+static void close_transformer(void *user) {
+    flux_run *x = user;
+    ay_stage_close(&x->s, "Transformer", &x->transformer);
+}
+
+static alloy_status predict(void *user, const ay_moment *at, float *velocity) {
+    flux_run *x = user;
+    float timestep = at->timestep / 1000.0f, guidance = (float)x->s.r->guidance_scale;
+    ay_type type = ay_shape(AY_F32, 3, (int64_t)1, x->tokens, 4 * x->f.channels);
     ay_tensor in[] = {
-        {"hidden_states", ay_shape(AY_F32, 3, (int64_t)1, x->tokens, 4 * x->f.channels), NULL},
+        {"hidden_states", type, (void *)at->sample},
         {"encoder_hidden_states", ay_shape(AY_F32, 3, (int64_t)1, x->text, x->joint_dim), x->embeds},
         {"pooled_projections", ay_shape(AY_F32, 2, (int64_t)1, x->pooled_dim), x->pooled},
-        {"timestep", ay_shape(AY_F32, 1, (int64_t)1), &l->timestep},
-        {"img_ids", ay_shape(AY_F32, 2, x->tokens, (int64_t)3), l->img_ids},
-        {"txt_ids", ay_shape(AY_F32, 2, x->text, (int64_t)3), l->txt_ids},
-        {"guidance", ay_shape(AY_F32, 1, (int64_t)1), &l->guidance},
+        {"timestep", ay_shape(AY_F32, 1, (int64_t)1), &timestep},
+        {"img_ids", ay_shape(AY_F32, 2, x->tokens, (int64_t)3), x->img_ids},
+        {"txt_ids", ay_shape(AY_F32, 2, x->text, (int64_t)3), x->txt_ids},
+        {"guidance", ay_shape(AY_F32, 1, (int64_t)1), &guidance},
     };
-    memcpy(l->in, in, sizeof in);
-    l->n_in = x->f.guidance ? 7 : 6;
-    return ALLOY_OK;
-}
-
-/* packed [S, C * 4], in place */
-static alloy_status denoise(flux_run *x, flux_loop *l, ay_component *c, float *packed, int picture, ay_rng *rng) {
-    json_t *times = json_object_get(x->s.r->report, "steps_s");
-    l->in[0].data = packed;
-    ay_sched_start(l->sched);
-    for (int i = 0; i < l->sched->calls; i++) {
-        double start = ay_now();
-        ay_tensor out = {"sample", l->in[0].type, l->velocity};
-        l->timestep = l->sched->timesteps[i] / 1000.0f;
-        AY_TRY(ay_component_run(x->s.cx, c, l->in, l->n_in, &out, 1));
-        ay_sched_step(l->sched, i, l->velocity, packed, rng);
-        json_array_append_new(times, json_real(ay_now() - start));
-        ay_progress(x->s.cx, "steps", picture * l->sched->calls + i + 1, (double)l->sched->calls * x->s.r->o->num_images);
-    }
-    return ALLOY_OK;
-}
-
-static alloy_status pictures(flux_run *x) {
-    int count = x->s.r->o->num_images;
-    int64_t n = x->f.channels * x->h * x->w;
-    float *latents = malloc((size_t)(n * count) * sizeof *latents), *packed = malloc((size_t)n * sizeof *packed);
-    flux_loop l = {0};
-    ay_rng rng;
-    ay_component *c = NULL;
-    alloy_status st = latents && packed ? ALLOY_OK : ay_nomem(x->s.cx);
-    if (st == ALLOY_OK) st = ay_latents_noise(&x->s, x->f.channels, x->h, x->w, latents, &rng);
-    if (st == ALLOY_OK) st = prepare_loop(x, &l);
-    if (st == ALLOY_OK) st = ay_stage_open(&x->s, "Transformer", &c);
-    json_object_set_new(x->s.r->report, "steps_s", json_array());
-    for (int i = 0; i < count && st == ALLOY_OK; i++) {
-        pack(latents + i * n, x->f.channels, x->h, x->w, packed);
-        st = denoise(x, &l, c, packed, i, &rng);
-        unpack(packed, x->f.channels, x->h, x->w, latents + i * n);
-    }
-    ay_stage_close(&x->s, "Transformer", &c);
-    if (st == ALLOY_OK) st = ay_latents_save(&x->s, x->f.channels, x->h, x->w, latents);
-    if (st == ALLOY_OK) st = ay_latents_decode(&x->s, x->f.channels, x->h, x->w, x->f.scaling, x->f.shift, latents);
-    free(latents);
-    free(packed);
-    return st;
+    ay_tensor out = {"sample", type, velocity};
+    return ay_component_run(x->s.cx, x->transformer, in, x->f.guidance ? 7 : 6, &out, 1);
 }
 
 static alloy_status run(ay_ctx *cx, ay_model *m, ay_request *r) {
@@ -244,8 +212,21 @@ static alloy_status run(ay_ctx *cx, ay_model *m, ay_request *r) {
     x.w = s.latent_width;
     x.tokens = (x.h / 2) * (x.w / 2);
     x.arena = ay_arena_new();
+    const ay_flow_ask ask = {x.tokens, .even = true};
+    const ay_denoiser d = {.channels = x.f.channels,
+                           .height = x.h,
+                           .width = x.w,
+                           .scaling = x.f.scaling,
+                           .shift = x.f.shift,
+                           .ask = &ask,
+                           .pack = pack,
+                           .unpack = unpack,
+                           .open = open_transformer,
+                           .predict = predict,
+                           .close = close_transformer,
+                           .user = &x};
     alloy_status st = x.arena ? encode_prompt(&x) : ay_nomem(cx);
-    if (st == ALLOY_OK) st = pictures(&x);
+    if (st == ALLOY_OK) st = ay_denoise(&x.s, &d);
     json_object_set_new(r->report, "peak_bytes", json_integer((json_int_t)x.s.peak));
     ay_arena_free(x.arena);
     return st;
@@ -265,7 +246,10 @@ static const ay_file_part file_parts[] = {
 
 const ay_pipe_row ay_pipe_flux = {
     .class_name = "FluxPipeline",
+    .also = also,
     .type = "flux",
+    .tasks = {.image_strength = 0.6, .mask_strength = 0.6},
+    .unit = unit,
     .parts = parts,
     .tokenizers = tokenizers,
     .defaults = defaults,

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * Stable Diffusion 1, 2 and XL, text to picture (diffusers: pipelines/stable_diffusion/pipeline_stable_diffusion.py,
+ * Stable Diffusion 1, 2 and XL (diffusers: pipelines/stable_diffusion/pipeline_stable_diffusion.py,
  * pipelines/stable_diffusion_xl/pipeline_stable_diffusion_xl.py): one UNet call a step for the prompt and, where guidance
  * is above 1, one for the negative prompt. XL joins the last but one layer of two text encoders, and tells its UNet the
  * pooled vector of the second and the picture's size.
  */
-#include "pipe/pipe.h"
-#include "pipe/sched.h"
+#include "pipe/control.h"
+#include "pipe/prompt.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +19,8 @@ static const ay_part_row parts_xl[] = {
     {"TextEncoder", "text_encoder", "", false}, {"TextEncoder2", "text_encoder_2", "", false}, {"Unet", "unet", "", false},
     {"VAEDecoder", "vae", "decoder", false},    {"VAEEncoder", "vae", "encoder", false},       {NULL, NULL, NULL, false},
 };
+static const char *const also[] = {"StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline", "StableDiffusionControlNetPipeline", NULL};
+static const char *const also_xl[] = {"StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline", "StableDiffusionXLControlNetPipeline", NULL};
 static const char *const tokenizers[] = {"tokenizer", NULL};
 static const char *const tokenizers_xl[] = {"tokenizer", "tokenizer_2", NULL};
 
@@ -32,6 +34,7 @@ typedef struct sd_facts {
     int64_t dim[2], cross; /* widths of the text encoders' layers, and of what the UNet reads */
     int64_t pooled;        /* width of text_embeds */
     double scaling;
+    bool inpainting;       /* the UNet reads a mask and a masked picture behind its sample */
 } sd_facts;
 
 static alloy_status missing(ay_ctx *cx, const ay_model *m, const char *package) {
@@ -74,11 +77,12 @@ static alloy_status read_facts(ay_ctx *cx, const ay_model *m, sd_facts *f) {
     const json_t *mean = json_object_get(vae->config, "latents_mean");
     if (mean && !json_is_null(mean))
         return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: latents_mean is not known here; only null is", vae_file);
-    if (in_channels != f->channels) {
+    f->inpainting = in_channels == 2 * f->channels + 1;
+    if (in_channels != f->channels && !f->inpainting) {
         return ay_fail(cx, ALLOY_E_UNSUPPORTED,
-                       "the UNet takes %lld channels and the VAE gives %lld: only text-to-picture checkpoints are known, "
-                       "not ones for inpainting or editing",
-                       (long long)in_channels, (long long)f->channels);
+                       "the UNet takes %lld channels and the VAE gives %lld: only checkpoints for text and pictures (%lld) and "
+                       "for inpainting (%lld) are known",
+                       (long long)in_channels, (long long)f->channels, (long long)f->channels, (long long)(2 * f->channels + 1));
     }
     if (f->cross != f->dim[0] + f->dim[1]) {
         return ay_fail(cx, ALLOY_E_MISMATCH, "the UNet reads text of width %lld, the text encoders give %lld",
@@ -114,6 +118,13 @@ static alloy_status defaults(ay_ctx *cx, const ay_model *m, int *w, int *h, int 
     return ALLOY_OK;
 }
 
+static alloy_status unit(ay_ctx *cx, const ay_model *m, int64_t *out) {
+    sd_facts f;
+    AY_TRY(read_facts(cx, m, &f));
+    *out = ay_max_i64(8, f.factor);
+    return ALLOY_OK;
+}
+
 static alloy_status sizes(ay_ctx *cx, const ay_model *m, const ay_part_row *part, int w, int h, int text, ay_sizes *out) {
     sd_facts f;
     AY_TRY(read_facts(cx, m, &f));
@@ -125,12 +136,13 @@ static alloy_status sizes(ay_ctx *cx, const ay_model *m, const ay_part_row *part
                        "%dx%d: width and height must be multiples of %lld, from %lld to 16384; %lldx%lld fits", w, h,
                        (long long)unit, (long long)unit, (long long)near_w, (long long)near_h);
     }
-    if (text < 3 || text > f.positions) {
+    bool encoder = strncmp(part->package, "TextEncoder", 11) == 0; /* the UNet may read several chunks */
+    if (text < 3 || (encoder && text > f.positions)) {
         return ay_fail(cx, ALLOY_E_USAGE, "a text length of %d tokens: from 3 to %lld can be asked for", text,
                        (long long)f.positions);
     }
     *out = (ay_sizes){.batch = 1};
-    if (strncmp(part->package, "TextEncoder", 11) != 0) {
+    if (!encoder) {
         out->latent_width = w / f.factor;
         out->latent_height = h / f.factor;
     }
@@ -149,48 +161,86 @@ typedef struct sd_run {
     int64_t h, w;
     bool guided;
     bool zero_negative;
-    float *embeds[2], *pooled[2]; /* [T, cross], [pooled] */
+    int chunks;
+    ay_prompt prompt[2][2];       /* of both prompts, for each encoder */
+    float *embeds[2], *pooled[2]; /* [chunks * T, cross], [pooled] */
+    ay_component *unet;
+    ay_control control;
+    const ay_denoiser *denoiser;
+    float *guess[2], time_ids[6]; /* [C, h, w] */
 } sd_run;
 
-/* One encoder for one prompt; columns [at, at + dim) of the prompt's embeds. */
-static alloy_status encode_one(sd_run *x, ay_component *c, int encoder, const char *prompt, int which) {
-    int64_t text = x->s.text, dim = x->f.dim[encoder], at = encoder ? x->f.dim[0] : 0;
-    int32_t *ids;
-    float *hidden = ay_alloc(x->arena, (size_t)(text * dim) * sizeof *hidden);
-    AY_TRY(ay_tokenize(x->s.cx, x->s.m, encoder ? "tokenizer_2" : "tokenizer", prompt, (int)text, x->arena, &ids));
-    if (!hidden) return ay_nomem(x->s.cx);
-    ay_tensor in = {"input_ids", ay_shape(AY_I32, 2, (int64_t)1, text), ids};
-    ay_tensor out[2] = {
-        {x->f.xl ? "hidden_states_penultimate" : "last_hidden_state", ay_shape(AY_F32, 3, (int64_t)1, text, dim), hidden},
-        {"text_embeds", ay_shape(AY_F32, 2, (int64_t)1, x->f.pooled), x->pooled[which]},
-    };
-    AY_TRY(ay_component_run(x->s.cx, c, &in, 1, out, encoder ? 2 : 1));
-    for (int64_t i = 0; i < text; i++)
-        memcpy(x->embeds[which] + i * x->f.cross + at, hidden + i * dim, (size_t)dim * sizeof *hidden);
+/* One encoder for one prompt; columns [at, at + dim) of the prompt's embeds. The pooled vector is the first chunk's. */
+static alloy_status encode_one(sd_run *x, ay_component *c, int encoder, int which) {
+    int64_t length = x->s.text, dim = x->f.dim[encoder], at = encoder ? x->f.dim[0] : 0;
+    const ay_prompt *p = &x->prompt[which][encoder];
+    float *hidden = ay_alloc(x->arena, (size_t)(length * dim) * sizeof *hidden), *unused = ay_alloc(x->arena, (size_t)(x->f.pooled + 1) * sizeof *unused);
+    if (!hidden || !unused) return ay_nomem(x->s.cx);
+    for (int k = 0; k < p->chunks; k++) {
+        ay_tensor in = {"input_ids", ay_shape(AY_I32, 2, (int64_t)1, length), p->ids + k * length};
+        ay_tensor out[2] = {
+            {x->f.xl ? "hidden_states_penultimate" : "last_hidden_state", ay_shape(AY_F32, 3, (int64_t)1, length, dim), hidden},
+            {"text_embeds", ay_shape(AY_F32, 2, (int64_t)1, x->f.pooled), k ? unused : x->pooled[which]},
+        };
+        AY_TRY(ay_component_run(x->s.cx, c, &in, 1, out, encoder ? 2 : 1));
+        if (p->weighted) ay_prompt_weigh(p->weights + k * length, length, dim, hidden);
+        for (int64_t i = 0; i < length; i++)
+            memcpy(x->embeds[which] + (k * length + i) * x->f.cross + at, hidden + i * dim, (size_t)dim * sizeof *hidden);
+    }
     return ALLOY_OK;
 }
 
-static alloy_status encode_prompts(sd_run *x) {
-    static const char *const packages[] = {"TextEncoder", "TextEncoder2"};
+static bool reads_negative(const sd_run *x) { return x->guided && (x->s.r->o->negative_prompt || !x->zero_negative); }
+
+/* Both prompts, for every encoder, in equally many chunks: the shorter one is filled up with empty ones. */
+static alloy_status read_prompts(sd_run *x) {
+    static const char *const tokenizer[] = {"tokenizer", "tokenizer_2"};
     const alloy_run_options *o = x->s.r->o;
-    int encoders = x->f.xl ? 2 : 1;
-    double start = ay_now();
+    const char *texts[2] = {o->prompt, o->negative_prompt ? o->negative_prompt : ""};
+    x->chunks = 1;
+    for (int round = 0; round < 2; round++) { /* the second knows how many chunks the longest needs */
+        for (int which = 0; which <= (reads_negative(x) ? NEGATIVE : POSITIVE); which++) {
+            for (int i = 0; i < (x->f.xl ? 2 : 1); i++) {
+                ay_prompt *p = &x->prompt[which][i];
+                if (round && p->chunks == x->chunks) continue;
+                AY_TRY(ay_prompt_read(x->s.cx, x->s.m, tokenizer[i], texts[which], x->s.text, x->chunks, x->arena, p));
+                x->chunks = (int)ay_max_i64(x->chunks, p->chunks);
+            }
+        }
+    }
+    if (x->chunks > 1) ay_log(x->s.cx, AY_LOG_INFO, "the prompt is read in %d chunks of %d tokens", x->chunks, x->s.text - 2);
     for (int which = 0; which < 2; which++) { /* ay_alloc gives zeros */
-        x->embeds[which] = ay_alloc(x->arena, (size_t)(x->s.text * x->f.cross) * sizeof(float));
+        x->embeds[which] = ay_alloc(x->arena, (size_t)(x->chunks * x->s.text * x->f.cross) * sizeof(float));
         x->pooled[which] = ay_alloc(x->arena, (size_t)(x->f.pooled + 1) * sizeof(float));
         if (!x->embeds[which] || !x->pooled[which]) return ay_nomem(x->s.cx);
     }
-    for (int i = 0; i < encoders; i++) { /* opened, used and released one after another, before the denoiser loads */
+    return ALLOY_OK;
+}
+
+/* Opened, used and released one after another, before the denoiser loads. Skipped layers are the prompt's alone: diffusers
+ * reads the negative one with all of them. */
+static alloy_status encode_prompts(sd_run *x) {
+    static const char *const packages[] = {"TextEncoder", "TextEncoder2"};
+    int encoders = x->f.xl ? 2 : 1;
+    double start = ay_now();
+    AY_TRY(read_prompts(x));
+    for (int i = 0; i < encoders; i++) {
         ay_component *c = NULL;
         ay_progress(x->s.cx, "text", i, encoders);
+        x->s.skip = x->s.r->o->clip_skip;
         alloy_status st = ay_stage_open(&x->s, packages[i], &c);
-        if (st == ALLOY_OK) st = encode_one(x, c, i, o->prompt, POSITIVE);
-        if (st == ALLOY_OK && x->guided && (o->negative_prompt || !x->zero_negative)) {
-            st = encode_one(x, c, i, o->negative_prompt ? o->negative_prompt : "", NEGATIVE);
+        if (st == ALLOY_OK) st = encode_one(x, c, i, POSITIVE);
+        if (st == ALLOY_OK && reads_negative(x) && x->s.skip) {
+            ay_stage_close(&x->s, packages[i], &c);
+            x->s.skip = 0;
+            st = ay_stage_open(&x->s, packages[i], &c);
         }
+        if (st == ALLOY_OK && reads_negative(x)) st = encode_one(x, c, i, NEGATIVE);
         ay_stage_close(&x->s, packages[i], &c);
+        x->s.skip = 0;
         AY_TRY(st);
     }
+    x->s.text *= x->chunks; /* what the UNet reads */
     ay_progress(x->s.cx, "text", encoders, encoders);
     json_object_set_new(x->s.r->report, "encode_s", json_real(ay_now() - start));
     return ALLOY_OK;
@@ -198,78 +248,67 @@ static alloy_status encode_prompts(sd_run *x) {
 
 /* ---- steps ------------------------------------------------------------------------------------------------------ */
 
-typedef struct sd_loop {
-    ay_sched *sched;
-    float *scaled, *guess[2]; /* [C, h, w] each */
-    float timestep, time_ids[6];
-    ay_tensor in[5];
-    int n_in;
-} sd_loop;
-
-static alloy_status prepare_loop(sd_run *x, sd_loop *l) {
+static alloy_status open_unet(void *user) {
+    sd_run *x = user;
     int64_t n = x->f.channels * x->h * x->w;
-    AY_TRY(ay_sched_open(x->s.cx, x->arena, x->s.m->scheduler, x->s.r->o->scheduler, x->s.r->steps, n, NULL, &l->sched));
-    l->scaled = ay_alloc(x->arena, (size_t)n * sizeof(float));
-    for (int i = 0; i < 2; i++) l->guess[i] = ay_alloc(x->arena, (size_t)n * sizeof(float));
-    if (!l->scaled || !l->guess[0] || !l->guess[1]) return ay_nomem(x->s.cx);
-    l->time_ids[0] = l->time_ids[4] = (float)x->s.r->height; /* original size, crop's corner, target size */
-    l->time_ids[1] = l->time_ids[5] = (float)x->s.r->width;
-    ay_tensor in[] = {
-        {"sample", ay_shape(AY_F32, 4, (int64_t)1, x->f.channels, x->h, x->w), l->scaled},
-        {"timestep", ay_shape(AY_F32, 1, (int64_t)1), &l->timestep},
-        {"encoder_hidden_states", ay_shape(AY_F32, 3, (int64_t)1, (int64_t)x->s.text, x->f.cross), NULL},
-        {"text_embeds", ay_shape(AY_F32, 2, (int64_t)1, x->f.pooled), NULL},
-        {"time_ids", ay_shape(AY_F32, 2, (int64_t)1, (int64_t)6), l->time_ids},
-    };
-    memcpy(l->in, in, sizeof in);
-    l->n_in = x->f.xl ? 5 : 3;
-    return ALLOY_OK;
-}
-
-/* latents [C, h, w], in place */
-static alloy_status denoise(sd_run *x, sd_loop *l, ay_component *c, float *latents, int picture, ay_rng *rng) {
-    ay_sched *sched = l->sched;
-    float guidance = (float)x->s.r->guidance_scale;
-    for (int64_t k = 0; k < sched->n; k++) latents[k] *= sched->init_sigma;
-    ay_sched_start(sched);
-    for (int i = 0; i < sched->calls; i++) {
-        double start = ay_now();
-        l->timestep = sched->timesteps[i];
-        ay_sched_scale(sched, i, latents, l->scaled);
-        for (int which = POSITIVE; which <= (x->guided ? NEGATIVE : POSITIVE); which++) {
-            ay_tensor out = {"noise_pred", l->in[0].type, l->guess[which]};
-            l->in[2].data = x->embeds[which];
-            l->in[3].data = x->pooled[which];
-            AY_TRY(ay_component_run(x->s.cx, c, l->in, l->n_in, &out, 1));
-        }
-        for (int64_t k = 0; x->guided && k < sched->n; k++) {
-            float away = l->guess[NEGATIVE][k];
-            l->guess[POSITIVE][k] = away + guidance * (l->guess[POSITIVE][k] - away);
-        }
-        ay_sched_step(sched, i, l->guess[POSITIVE], latents, rng);
-        json_array_append_new(json_object_get(x->s.r->report, "steps_s"), json_real(ay_now() - start));
-        ay_progress(x->s.cx, "steps", picture * sched->calls + i + 1, (double)sched->calls * x->s.r->o->num_images);
+    for (int i = 0; i < 2; i++) {
+        x->guess[i] = ay_alloc(x->arena, (size_t)n * sizeof(float));
+        if (!x->guess[i]) return ay_nomem(x->s.cx);
     }
+    x->time_ids[0] = x->time_ids[4] = (float)x->s.r->height; /* original size, crop's corner, target size */
+    x->time_ids[1] = x->time_ids[5] = (float)x->s.r->width;
+    if (x->s.r->in.control.pixels) AY_TRY(ay_control_open(&x->s, ay_model_find(x->s.m, "Unet"), x->denoiser, x->s.text, &x->control));
+    return ay_stage_open(&x->s, "Unet", &x->unet);
+}
+
+static void close_unet(void *user) {
+    sd_run *x = user;
+    ay_stage_close(&x->s, "Unet", &x->unet);
+    ay_control_close(&x->s, &x->control);
+}
+
+static alloy_status call_unet(sd_run *x, const ay_moment *at, int which, float *guess) {
+    float timestep = at->timestep;
+    int64_t channels = x->f.inpainting ? 2 * x->f.channels + 1 : x->f.channels;
+    ay_tensor in[5 + AY_CONTROL_MOST] = {
+        {"sample", ay_shape(AY_F32, 4, (int64_t)1, channels, x->h, x->w), (void *)at->sample},
+        {"timestep", ay_shape(AY_F32, 1, (int64_t)1), &timestep},
+        {"encoder_hidden_states", ay_shape(AY_F32, 3, (int64_t)1, (int64_t)x->s.text, x->f.cross), x->embeds[which]},
+        {"text_embeds", ay_shape(AY_F32, 2, (int64_t)1, x->f.pooled), x->pooled[which]},
+        {"time_ids", ay_shape(AY_F32, 2, (int64_t)1, (int64_t)6), x->time_ids},
+    };
+    ay_tensor out = {"noise_pred", ay_shape(AY_F32, 4, (int64_t)1, x->f.channels, x->h, x->w), guess};
+    int n = x->f.xl ? 5 : 3;
+    if (x->control.c) { /* it sees the latents alone, without what an inpainting UNet reads behind them */
+        in[0].type.dim[1] = x->f.channels;
+        AY_TRY(ay_control_run(&x->s, &x->control, at, in, n));
+        in[0].type.dim[1] = channels;
+        memcpy(in + n, x->control.in, (size_t)x->control.n * sizeof *in);
+    }
+    return ay_component_run(x->s.cx, x->unet, in, n + x->control.n, &out, 1);
+}
+
+static alloy_status predict(void *user, const ay_moment *at, float *answer) {
+    sd_run *x = user;
+    float guidance = (float)x->s.r->guidance_scale, *with = x->guess[POSITIVE], *away = x->guess[NEGATIVE];
+    int64_t n = x->f.channels * x->h * x->w;
+    if (!x->guided) return call_unet(x, at, POSITIVE, answer);
+    AY_TRY(call_unet(x, at, POSITIVE, with));
+    AY_TRY(call_unet(x, at, NEGATIVE, away));
+    for (int64_t k = 0; k < n; k++) answer[k] = away[k] + guidance * (with[k] - away[k]);
     return ALLOY_OK;
 }
 
-static alloy_status pictures(sd_run *x) {
-    int count = x->s.r->o->num_images;
-    int64_t n = x->f.channels * x->h * x->w;
-    float *latents = malloc((size_t)(n * count) * sizeof *latents);
-    sd_loop l = {0};
-    ay_component *c = NULL;
-    ay_rng rng;
-    alloy_status st = latents ? ay_latents_noise(&x->s, x->f.channels, x->h, x->w, latents, &rng) : ay_nomem(x->s.cx);
-    if (st == ALLOY_OK) st = prepare_loop(x, &l);
-    if (st == ALLOY_OK) st = ay_stage_open(&x->s, "Unet", &c);
-    json_object_set_new(x->s.r->report, "steps_s", json_array());
-    for (int i = 0; i < count && st == ALLOY_OK; i++) st = denoise(x, &l, c, latents + i * n, i, &rng);
-    ay_stage_close(&x->s, "Unet", &c);
-    if (st == ALLOY_OK) st = ay_latents_save(&x->s, x->f.channels, x->h, x->w, latents);
-    if (st == ALLOY_OK) st = ay_latents_decode(&x->s, x->f.channels, x->h, x->w, x->f.scaling, 0, latents);
-    free(latents);
-    return st;
+/* Settings that the pipelines of versions 1 and 2 correct in their schedulers' configurations (__init__: "steps_offset" and
+ * "clip_sample", for inpainting "skip_prk_steps"); XL's do not. NULL: no memory. */
+static json_t *corrected(const json_t *scheduler, bool painted) {
+    json_t *j = json_copy((json_t *)scheduler);
+    if (!j || json_object_set_new(j, "steps_offset", json_integer(1)) != 0 ||
+        json_object_set_new(j, painted ? "skip_prk_steps" : "clip_sample", json_boolean(painted)) != 0) {
+        json_decref(j);
+        return NULL;
+    }
+    return j;
 }
 
 static alloy_status run(ay_ctx *cx, ay_model *m, ay_request *r) {
@@ -279,11 +318,29 @@ static alloy_status run(ay_ctx *cx, ay_model *m, ay_request *r) {
     AY_TRY(sizes(cx, m, ay_model_find(m, "Unet")->row, r->width, r->height, m->text_length, &s));
     AY_TRY(
         ay_json_bool_or(cx, "alloy.json", json_object_get(m->json, "prediction"), "zero_negative", false, &x.zero_negative));
+    if (x.f.inpainting && !r->in.mask) {
+        return ay_fail(cx, ALLOY_E_USAGE, "%s: this checkpoint is for inpainting; give it a picture and a mask with --image and --mask", m->dir);
+    }
     x.h = s.latent_height;
     x.w = s.latent_width;
     x.arena = ay_arena_new();
-    alloy_status st = x.arena ? encode_prompts(&x) : ay_nomem(cx);
-    if (st == ALLOY_OK) st = pictures(&x);
+    const ay_denoiser d = {.channels = x.f.channels,
+                           .height = x.h,
+                           .width = x.w,
+                           .scaling = x.f.scaling,
+                           .reads_mask = x.f.inpainting,
+                           .open = open_unet,
+                           .predict = predict,
+                           .close = close_unet,
+                           .user = &x};
+    x.denoiser = &d;
+    const json_t *own = m->scheduler;
+    json_t *set = x.f.xl ? NULL : corrected(own, r->in.mask);
+    if (set) m->scheduler = set;
+    alloy_status st = x.arena && (set || x.f.xl) ? encode_prompts(&x) : ay_nomem(cx);
+    if (st == ALLOY_OK) st = ay_denoise(&x.s, &d);
+    m->scheduler = own;
+    json_decref(set);
     json_object_set_new(r->report, "peak_bytes", json_integer((json_int_t)x.s.peak));
     ay_arena_free(x.arena);
     return st;
@@ -326,7 +383,10 @@ static bool file_fits_xl(const json_t *unet, const ay_names *tensors) {
 
 const ay_pipe_row ay_pipe_sd = {
     .class_name = "StableDiffusionPipeline",
+    .also = also,
     .type = "sd",
+    .tasks = {.image_strength = 0.8, .mask_strength = 1, .clip_skip = true, .controlled = "Unet"},
+    .unit = unit,
     .parts = parts,
     .tokenizers = tokenizers,
     .defaults = defaults,
@@ -338,7 +398,10 @@ const ay_pipe_row ay_pipe_sd = {
 };
 const ay_pipe_row ay_pipe_sdxl = {
     .class_name = "StableDiffusionXLPipeline",
+    .also = also_xl,
     .type = "sdxl",
+    .tasks = {.image_strength = 0.3, .mask_strength = 0.9999, .clip_skip = true, .controlled = "Unet"},
+    .unit = unit,
     .parts = parts_xl,
     .tokenizers = tokenizers_xl,
     .upcast = "force_upcast", /* as the reference does */

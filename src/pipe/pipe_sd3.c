@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * Stable Diffusion 3 and 3.5, text to picture (diffusers: pipelines/stable_diffusion_3/pipeline_stable_diffusion_3.py). The
+ * Stable Diffusion 3 and 3.5 (diffusers: pipelines/stable_diffusion_3/pipeline_stable_diffusion_3.py). The
  * last but one layers of two CLIP encoders stand side by side, filled up with zeros to T5's width; T5's sequence follows
  * after them. T5 may be absent: its tokens are zeros then. The two pooled vectors in a row modulate the transformer, which
  * is called once a step for the prompt and, where guidance is above 1, once for the negative prompt.
  */
-#include "pipe/pipe.h"
-#include "pipe/sched.h"
+#include "pipe/denoise.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +19,7 @@ static const ay_part_row parts[] = {
     {"VAEEncoder", "vae", "encoder", false},
     {NULL, NULL, NULL, false},
 };
+static const char *const also[] = {"StableDiffusion3Img2ImgPipeline", "StableDiffusion3InpaintPipeline", NULL};
 static const char *const tokenizers[] = {"tokenizer", "tokenizer_2", "tokenizer_3", NULL};
 
 /* ---- what the configurations say ------------------------------------------------------------------------------------- */
@@ -104,6 +104,13 @@ static alloy_status defaults(ay_ctx *cx, const ay_model *m, int *w, int *h, int 
     return ALLOY_OK;
 }
 
+static alloy_status unit(ay_ctx *cx, const ay_model *m, int64_t *out) {
+    sd3_facts f;
+    AY_TRY(read_facts(cx, m, &f));
+    *out = f.patch * f.factor;
+    return ALLOY_OK;
+}
+
 static alloy_status sizes(ay_ctx *cx, const ay_model *m, const ay_part_row *part, int w, int h, int text, ay_sizes *out) {
     sd3_facts f;
     AY_TRY(read_facts(cx, m, &f));
@@ -142,6 +149,8 @@ typedef struct sd3_run {
     int64_t h, w, tokens; /* latents; text tokens of all encoders */
     bool guided;
     float *embeds[2], *pooled[2]; /* [tokens, joint], [pooled[0] + pooled[1]] */
+    ay_component *transformer;
+    float *guess[2]; /* [C, h, w] */
 } sd3_run;
 
 /* Encoder 0 or 1 on one prompt: columns of the first rows of its embeds, and its part of the pooled vector. */
@@ -200,74 +209,42 @@ static alloy_status encode_prompts(sd3_run *x) {
 
 /* ---- steps ------------------------------------------------------------------------------------------------------------------ */
 
-typedef struct sd3_loop {
-    ay_sched *sched;
-    float *scaled, *guess[2]; /* [C, h, w] each */
-    float timestep;
-    ay_tensor in[4];
-} sd3_loop;
-
-static alloy_status prepare_loop(sd3_run *x, sd3_loop *l) {
-    int64_t n = x->f.channels * x->h * x->w;
-    const ay_flow_ask ask = {(x->h / x->f.patch) * (x->w / x->f.patch), .even = false};
-    AY_TRY(ay_sched_open(x->s.cx, x->arena, x->s.m->scheduler, x->s.r->o->scheduler, x->s.r->steps, n, &ask, &l->sched));
-    l->scaled = ay_alloc(x->arena, (size_t)n * sizeof(float));
-    for (int i = 0; i < 2; i++) l->guess[i] = ay_alloc(x->arena, (size_t)n * sizeof(float));
-    if (!l->scaled || !l->guess[0] || !l->guess[1]) return ay_nomem(x->s.cx);
-    ay_tensor in[] = {
-        {"hidden_states", ay_shape(AY_F32, 4, (int64_t)1, x->f.channels, x->h, x->w), l->scaled},
-        {"encoder_hidden_states", ay_shape(AY_F32, 3, (int64_t)1, x->tokens, x->f.joint), NULL},
-        {"pooled_projections", ay_shape(AY_F32, 2, (int64_t)1, x->f.pooled[0] + x->f.pooled[1]), NULL},
-        {"timestep", ay_shape(AY_F32, 1, (int64_t)1), &l->timestep},
-    };
-    memcpy(l->in, in, sizeof in);
-    return ALLOY_OK;
-}
-
-/* latents [C, h, w], in place */
-static alloy_status denoise(sd3_run *x, sd3_loop *l, ay_component *c, float *latents, int picture, ay_rng *rng) {
-    ay_sched *sched = l->sched;
-    float guidance = (float)x->s.r->guidance_scale;
-    for (int64_t k = 0; k < sched->n; k++) latents[k] *= sched->init_sigma;
-    ay_sched_start(sched);
-    for (int i = 0; i < sched->calls; i++) {
-        double start = ay_now();
-        l->timestep = sched->timesteps[i];
-        ay_sched_scale(sched, i, latents, l->scaled);
-        for (int which = POSITIVE; which <= (x->guided ? NEGATIVE : POSITIVE); which++) {
-            ay_tensor out = {"sample", l->in[0].type, l->guess[which]};
-            l->in[1].data = x->embeds[which];
-            l->in[2].data = x->pooled[which];
-            AY_TRY(ay_component_run(x->s.cx, c, l->in, 4, &out, 1));
-        }
-        for (int64_t k = 0; x->guided && k < sched->n; k++) {
-            float away = l->guess[NEGATIVE][k];
-            l->guess[POSITIVE][k] = away + guidance * (l->guess[POSITIVE][k] - away);
-        }
-        ay_sched_step(sched, i, l->guess[POSITIVE], latents, rng);
-        json_array_append_new(json_object_get(x->s.r->report, "steps_s"), json_real(ay_now() - start));
-        ay_progress(x->s.cx, "steps", picture * sched->calls + i + 1, (double)sched->calls * x->s.r->o->num_images);
+static alloy_status open_transformer(void *user) {
+    sd3_run *x = user;
+    for (int i = 0; i < 2; i++) {
+        x->guess[i] = ay_alloc(x->arena, (size_t)(x->f.channels * x->h * x->w) * sizeof(float));
+        if (!x->guess[i]) return ay_nomem(x->s.cx);
     }
-    return ALLOY_OK;
+    return ay_stage_open(&x->s, "Transformer", &x->transformer);
 }
 
-static alloy_status pictures(sd3_run *x) {
-    int count = x->s.r->o->num_images;
+static void close_transformer(void *user) {
+    sd3_run *x = user;
+    ay_stage_close(&x->s, "Transformer", &x->transformer);
+}
+
+static alloy_status call_transformer(sd3_run *x, const ay_moment *at, int which, float *guess) {
+    float timestep = at->timestep;
+    ay_type type = ay_shape(AY_F32, 4, (int64_t)1, x->f.channels, x->h, x->w);
+    ay_tensor in[] = {
+        {"hidden_states", type, (void *)at->sample},
+        {"encoder_hidden_states", ay_shape(AY_F32, 3, (int64_t)1, x->tokens, x->f.joint), x->embeds[which]},
+        {"pooled_projections", ay_shape(AY_F32, 2, (int64_t)1, x->f.pooled[0] + x->f.pooled[1]), x->pooled[which]},
+        {"timestep", ay_shape(AY_F32, 1, (int64_t)1), &timestep},
+    };
+    ay_tensor out = {"sample", type, guess};
+    return ay_component_run(x->s.cx, x->transformer, in, 4, &out, 1);
+}
+
+static alloy_status predict(void *user, const ay_moment *at, float *answer) {
+    sd3_run *x = user;
+    float guidance = (float)x->s.r->guidance_scale, *with = x->guess[POSITIVE], *away = x->guess[NEGATIVE];
     int64_t n = x->f.channels * x->h * x->w;
-    float *latents = malloc((size_t)(n * count) * sizeof *latents);
-    sd3_loop l = {0};
-    ay_component *c = NULL;
-    ay_rng rng;
-    alloy_status st = latents ? ay_latents_noise(&x->s, x->f.channels, x->h, x->w, latents, &rng) : ay_nomem(x->s.cx);
-    if (st == ALLOY_OK) st = prepare_loop(x, &l);
-    if (st == ALLOY_OK) st = ay_stage_open(&x->s, "Transformer", &c);
-    json_object_set_new(x->s.r->report, "steps_s", json_array());
-    for (int i = 0; i < count && st == ALLOY_OK; i++) st = denoise(x, &l, c, latents + i * n, i, &rng);
-    ay_stage_close(&x->s, "Transformer", &c);
-    if (st == ALLOY_OK) st = ay_latents_save(&x->s, x->f.channels, x->h, x->w, latents);
-    if (st == ALLOY_OK) st = ay_latents_decode(&x->s, x->f.channels, x->h, x->w, x->f.scaling, x->f.shift, latents);
-    free(latents);
-    return st;
+    if (!x->guided) return call_transformer(x, at, POSITIVE, answer);
+    AY_TRY(call_transformer(x, at, POSITIVE, with));
+    AY_TRY(call_transformer(x, at, NEGATIVE, away));
+    for (int64_t k = 0; k < n; k++) answer[k] = away[k] + guidance * (with[k] - away[k]);
+    return ALLOY_OK;
 }
 
 static alloy_status run(ay_ctx *cx, ay_model *m, ay_request *r) {
@@ -279,8 +256,19 @@ static alloy_status run(ay_ctx *cx, ay_model *m, ay_request *r) {
     x.w = s.latent_width;
     x.tokens = s.text_length;
     x.arena = ay_arena_new();
+    const ay_flow_ask ask = {(x.h / x.f.patch) * (x.w / x.f.patch), .even = false};
+    const ay_denoiser d = {.channels = x.f.channels,
+                           .height = x.h,
+                           .width = x.w,
+                           .scaling = x.f.scaling,
+                           .shift = x.f.shift,
+                           .ask = &ask,
+                           .open = open_transformer,
+                           .predict = predict,
+                           .close = close_transformer,
+                           .user = &x};
     alloy_status st = x.arena ? encode_prompts(&x) : ay_nomem(cx);
-    if (st == ALLOY_OK) st = pictures(&x);
+    if (st == ALLOY_OK) st = ay_denoise(&x.s, &d);
     json_object_set_new(r->report, "peak_bytes", json_integer((json_int_t)x.s.peak));
     ay_arena_free(x.arena);
     return st;
@@ -300,7 +288,10 @@ static const ay_file_part file_parts[] = {
 
 const ay_pipe_row ay_pipe_sd3 = {
     .class_name = "StableDiffusion3Pipeline",
+    .also = also,
     .type = "sd3",
+    .tasks = {.image_strength = 0.6, .mask_strength = 0.6},
+    .unit = unit,
     .parts = parts,
     .tokenizers = tokenizers,
     .defaults = defaults,

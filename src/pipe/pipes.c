@@ -6,13 +6,14 @@
 
 #include <string.h>
 
-extern const ay_pipe_row ay_pipe_flux, ay_pipe_sd, ay_pipe_sdxl, ay_pipe_sd3;
+extern const ay_pipe_row ay_pipe_flux, ay_pipe_sd, ay_pipe_sdxl, ay_pipe_sd3, ay_pipe_controlnet;
 
 static const ay_pipe_row *const rows[] = {
     &ay_pipe_flux,
     &ay_pipe_sd,
     &ay_pipe_sdxl,
     &ay_pipe_sd3,
+    &ay_pipe_controlnet,
 };
 
 const ay_pipe_row *const *ay_pipe_list(int *n) {
@@ -23,6 +24,9 @@ const ay_pipe_row *const *ay_pipe_list(int *n) {
 const ay_pipe_row *ay_pipe_find(const char *class_name) {
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         if (strcmp(rows[i]->class_name, class_name) == 0) return rows[i];
+        for (const char *const *also = rows[i]->also; also && *also; also++) {
+            if (strcmp(*also, class_name) == 0) return rows[i];
+        }
     }
     return NULL;
 }

@@ -97,10 +97,10 @@ static char *picture_path(ay_arena *a, const char *output, int index, int count)
 static char *settings_text(ay_arena *a, const taker *t, int index) {
     const ay_request *r = t->r;
     const char *name = json_string_value(json_object_get(t->m->json, "name"));
-    const char *negative = r->o->negative_prompt;
-    return ay_sprintf(a, "%s%s%s\nSteps: %d, Sampler: %s, CFG scale: %g, Seed: %llu, Size: %dx%d, Model: %s, Version: alloy %s%s", r->o->prompt,
+    const char *negative = r->o->negative_prompt, *strength = r->in.picture.pixels ? ay_sprintf(a, ", Denoising strength: %g", r->in.strength) : "";
+    return ay_sprintf(a, "%s%s%s\nSteps: %d, Sampler: %s, CFG scale: %g, Seed: %llu, Size: %dx%d%s, Model: %s, Version: alloy %s%s", r->o->prompt,
                       negative && *negative ? "\nNegative prompt: " : "", negative ? negative : "", r->steps,
-                      r->sampler, r->guidance_scale, (unsigned long long)r->o->seed, r->width, r->height,
+                      r->sampler, r->guidance_scale, (unsigned long long)r->o->seed, r->width, r->height, strength ? strength : "",
                       name ? name : "", ALLOY_VERSION, r->o->num_images > 1 ? ay_sprintf(a, ", Picture: %d", index + 1) : "");
 }
 
@@ -127,6 +127,11 @@ static alloy_status fill_request(ay_ctx *cx, const ay_model *m, const alloy_run_
     if (!o->prompt) return ay_fail(cx, ALLOY_E_USAGE, "no prompt: say what the picture should show with --prompt");
     if (o->num_images < 1 || o->num_images > 10000) return ay_fail(cx, ALLOY_E_USAGE, "%d pictures: from 1 to 10000 can be asked for", o->num_images);
     if (o->steps < 0 || o->steps > 4096) return ay_fail(cx, ALLOY_E_USAGE, "%d steps: between 1 and 4096 can be asked for", o->steps);
+    if (o->clip_skip < 0) return ay_fail(cx, ALLOY_E_USAGE, "%d layers of the text encoder to skip: from 0 can be asked for", o->clip_skip);
+    if (o->clip_skip && !m->row->tasks.clip_skip) {
+        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: this pipeline (%s) has no text encoder that --clip-skip could shorten; leave it out", m->dir,
+                       m->row->class_name);
+    }
     if (o->image_size.width < 0 || o->image_size.height < 0) return ay_fail(cx, ALLOY_E_USAGE, "sizes cannot be negative");
     AY_TRY(ay_sched_choose(cx, m->scheduler, o->scheduler, &sched));
     r->sampler = sched->label;
@@ -146,7 +151,7 @@ static alloy_status fill_request(ay_ctx *cx, const ay_model *m, const alloy_run_
     r->exec.profile = o->profile;
     if (o->memory_limit < 0) return ay_fail(cx, ALLOY_E_USAGE, "a memory limit cannot be negative");
     r->exec.memory_limit = (size_t)o->memory_limit;
-    return ALLOY_OK;
+    return ay_inputs_read(cx, m, o, r);
 }
 
 /* Asked before the work, so that no picture is made that cannot be kept. */
@@ -197,6 +202,7 @@ alloy_status ay_run(ay_ctx *cx, const char *dir, const alloy_run_options *o) {
         if (o->report) *o->report = json_dumps(r.report, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
         if (o->report && !*o->report) st = ay_nomem(cx);
     }
+    ay_inputs_free(&r.in);
     json_decref(r.report);
     ay_model_close(&m);
     return st;

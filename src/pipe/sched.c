@@ -71,6 +71,7 @@ alloy_status ay_sched_open(ay_ctx *cx, ay_arena *arena, const json_t *config, co
     s->flows = kind_of(config) == AY_SCHED_FLOW;
     s->steps = steps;
     s->n = n;
+    s->pictures = 1;
     s->ask = ask;
     s->init_sigma = 1;
     if (s->row->kind & AY_SCHED_NOISE) AY_TRY(ay_sched_read_betas(cx, s, config));
@@ -197,8 +198,7 @@ static int ascending(const void *a, const void *b) {
 
 /* Dynamic thresholding (Imagen, arXiv 2205.11487): a quantile of the sample's own sizes takes the place of 1. As torch's
  * quantile does it, between neighbours and in float32. */
-static void limit_to_quantile(ay_sched *s, float *x) {
-    int64_t n = s->n;
+static void limit_to_quantile(ay_sched *s, float *x, int64_t n) {
     for (int64_t k = 0; k < n; k++) s->sorted[k] = fabsf(x[k]);
     qsort(s->sorted, (size_t)n, sizeof *s->sorted, ascending);
     float rank = s->threshold_ratio * (float)(n - 1), below = floorf(rank), w = rank - below;
@@ -210,6 +210,8 @@ static void limit_to_quantile(ay_sched *s, float *x) {
 }
 
 void ay_sched_limit(ay_sched *s, float *x) {
-    if (s->threshold) limit_to_quantile(s, x);
-    else if (s->clip > 0) for (int64_t k = 0; k < s->n; k++) x[k] = x[k] < -s->clip ? -s->clip : x[k] > s->clip ? s->clip : x[k];
+    int64_t each = s->n / ay_max_i64(s->pictures, 1);
+    for (int64_t i = 0; s->threshold && i < s->pictures; i++) limit_to_quantile(s, x + i * each, each);
+    if (s->threshold) return;
+    for (int64_t k = 0; s->clip > 0 && k < s->n; k++) x[k] = x[k] < -s->clip ? -s->clip : x[k] > s->clip ? s->clip : x[k];
 }

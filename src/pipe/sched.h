@@ -64,6 +64,7 @@ struct ay_sched {
     int steps;        /* asked for */
     int calls;        /* of the model: more than steps where a method needs more */
     int64_t n;        /* numbers in one sample */
+    int64_t pictures; /* in it, equally large; 1 unless set after opening */
     const ay_flow_ask *ask; /* may be NULL; only while beginning */
     float *timesteps; /* [calls] */
     float *sigmas;    /* noise over signal, the last one where it ends; [steps + 1] (or what the method says) */

@@ -162,6 +162,7 @@ static alloy_status check_sizes(ay_ctx *cx, const ay_model *m, finder *f, int *f
         int before = *findings;
         AY_TRY(take(cx, f, m->row->sizes(cx, m, part->row, m->width, m->height, m->text_length, &s), findings));
         if (*findings > before) return ALLOY_OK; /* the same would be said of each */
+        s.control = part->sizes.control;
         if (memcmp(&s, &part->sizes, sizeof s) == 0) continue;
         ay_fail(cx, ALLOY_E_MISMATCH, "the sizes of %s are not those of a model for %dx%d pixels and %d text tokens", part->row->package,
                 m->width, m->height, m->text_length);

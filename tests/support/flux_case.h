@@ -48,6 +48,8 @@ void ay_hash_louder(ay_test *t, const ay_flux_case *c, const char *checkpoint, c
 void ay_check_overflows(ay_test *t, const char *checkpoint, const char *package, const ay_keep_rule *rules);
 /** PSNR in dB, 200 for equal pictures, of what `o` asks for. */
 double ay_check_psnr(ay_test *t, const char *model, const alloy_run_options *o, const ay_image *want);
+/** In dB, 200 for equal pictures. */
+double ay_image_psnr(const ay_image *a, const ay_image *b);
 void ay_check_read_rgb(ay_test *t, const char *path, ay_image *im);
 
 #endif

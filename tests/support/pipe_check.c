@@ -155,7 +155,7 @@ void ay_check_overflows(ay_test *t, const char *checkpoint, const char *package,
 
 /* ---- pictures ------------------------------------------------------------------------------------------------ */
 
-static double psnr(const ay_image *a, const ay_image *b) {
+double ay_image_psnr(const ay_image *a, const ay_image *b) {
     double sum = 0;
     size_t n = (size_t)a->width * (size_t)a->height * 3;
     assert_int_equal(a->width, b->width);
@@ -193,7 +193,7 @@ double ay_check_psnr(ay_test *t, const char *model, const alloy_run_options *o, 
     ay_image im;
     assert_ok(t->cx, alloy_run(t->cx, model, o));
     ay_check_read_rgb(t, o->output, &im);
-    double v = psnr(&im, want);
+    double v = ay_image_psnr(&im, want);
     ay_image_free(&im);
     return v;
 }
