@@ -123,6 +123,8 @@ int cmd_run(int argc, char **argv) {
         {"--control-strength", NULL, OPTION_NUMBER, &w.o.control_strength, "X", "how much it counts (default: 1)", 0},
         {"--control-start", NULL, OPTION_NUMBER, &w.o.control_start, "A", "from which share of the steps on (default: 0)", 0},
         {"--control-end", NULL, OPTION_NUMBER, &w.o.control_end, "B", "up to which (default: 1)", 0},
+        {"--denoising-end", NULL, OPTION_NUMBER, &w.o.denoising_end, "X", "stop after this share of the steps, 0 to 1, and leave the rest to another model (--save-latents)", 0},
+        {"--denoising-start", NULL, OPTION_NUMBER, &w.o.denoising_start, "X", "go on from --latents at this share of the steps", 0},
         {"--scheduler", NULL, OPTION_TEXT, &w.o.scheduler, "NAME", "the model's own; a name that does not fit lists those that do", 0},
         {"--num-images", "-n", OPTION_INT, &w.o.num_images, "N", "pictures from one noise generator (default: 1)", 1},
         {"--compute-units", NULL, OPTION_TEXT, &w.o.compute_units, "U", "cpu or all (default), the same today; gpu and ane need Core ML", 0},

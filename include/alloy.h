@@ -161,6 +161,8 @@ typedef struct alloy_run_options {
     const char *control_preprocess; /**< NULL, or "canny" or "canny:LOW:HIGH": edges of the picture */
     double control_strength;     /**< 1 */
     double control_start, control_end; /**< the share of the steps it takes part in: 0 to 1 */
+    double denoising_start;      /**< go on from `latents` at this share of the steps, 0 to 1, as a refiner does; 0: from the beginning */
+    double denoising_end;        /**< stop there and leave the rest to another model; 0: go to the end */
 } alloy_run_options;
 ALLOY_API void alloy_run_options_init(alloy_run_options *o);
 /** Runs the converted model in folder `model`. */

@@ -13,7 +13,7 @@
 /* ---- where it starts ------------------------------------------------------------------------------------------------ */
 
 typedef struct start {
-    int begin;    /* the first call */
+    int begin, end; /* the first call, and one past the last */
     float *noise; /* [N, n]; the first noise */
     float *clean; /* [n]; the picture's latents, or NULL */
     float *keeps; /* [n]; 1 where a mask paints, 0 where it keeps; NULL: no mask, or the denoiser reads it */
@@ -42,6 +42,26 @@ static alloy_status first_call(ay_ctx *cx, const ay_sched *sched, double strengt
     }
     *begin = skipped * (sched->row->twice ? 2 : 1);
     return ALLOY_OK;
+}
+
+/* The part of the steps that is asked for, by timesteps as diffusers cuts them (denoising_end of
+ * pipeline_stable_diffusion_xl.py, denoising_start of pipeline_stable_diffusion_xl_img2img.py). */
+static alloy_status cut(ay_ctx *cx, const ay_sched *sched, const alloy_run_options *o, start *s) {
+    double train = (double)sched->train_steps, from = o->denoising_start, to = o->denoising_end;
+    int n = sched->calls, left = 0, made = 0;
+    s->end = n;
+    if (from == 0 && to == 0) return ALLOY_OK;
+    if (!(from >= 0 && from < 1 && to >= 0 && to <= 1) || (to > 0 && from >= to)) {
+        return ay_fail(cx, ALLOY_E_USAGE, "steps from %g to %g: --denoising-start and --denoising-end are shares from 0 to 1, in this order", from, to);
+    }
+    if (sched->flows) return ay_fail(cx, ALLOY_E_USAGE, "--denoising-start and --denoising-end are for models that predict noise; this one predicts a velocity");
+    if (from > 0 && (!o->latents || o->image)) return ay_fail(cx, ALLOY_E_USAGE, "--denoising-start goes on from what another run left with --save-latents; give it with --latents, without --image");
+    for (int i = 0; i < n; i++) left += sched->timesteps[i] < (float)rint(train - from * train);
+    for (int i = 0; i < n; i++) made += sched->timesteps[i] >= (float)rint(train - to * train);
+    if (from > 0) s->begin = n - left - (sched->row->twice && left % 2 == 0);
+    if (to > 0 && to < 1) s->end = made;
+    if (s->begin < 0) s->begin = 0;
+    return s->begin < s->end ? ALLOY_OK : ay_fail(cx, ALLOY_E_USAGE, "steps from %g to %g: none of %d lies there; ask for more steps", from, to > 0 ? to : 1, sched->steps);
 }
 
 /* Mask and masked picture, which some denoisers read behind their sample's channels. The masked picture's latents are drawn
@@ -96,7 +116,8 @@ static alloy_status begin(ay_stage *x, const ay_denoiser *d, ay_sched *sched, ay
     for (int64_t i = 0; i < count; i++) {
         const float *noise = s->noise + i * n;
         if (!pure) ay_sched_add_noise(sched, s->begin, s->clean, noise, latents + i * n, n);
-        for (int64_t k = 0; pure && k < n; k++) latents[i * n + k] = noise[k] * sched->init_sigma;
+        float scale = x->r->o->denoising_start > 0 ? 1 : sched->init_sigma; /* what another run left has its noise */
+        for (int64_t k = 0; pure && k < n; k++) latents[i * n + k] = noise[k] * scale;
     }
     return ALLOY_OK;
 }
@@ -120,11 +141,11 @@ static alloy_status loop(ay_stage *x, const ay_denoiser *d, ay_sched *sched, con
     int64_t n = numbers(d), count = x->r->o->num_images;
     json_t *times = json_object_get(x->r->report, "steps_s");
     ay_sched_start(sched);
-    for (int i = s->begin; i < sched->calls; i++) {
+    for (int i = s->begin; i < s->end; i++) {
         ay_sched_scale(sched, i, latents, scaled);
         for (int64_t k = 0; k < count; k++) {
             double began = ay_now();
-            ay_moment at = {i - s->begin, sched->calls - s->begin, sched->timesteps[i], scaled + k * n};
+            ay_moment at = {i - s->begin, s->end - s->begin, sched->timesteps[i], scaled + k * n};
             if (s->behind) {
                 memcpy(s->sample, at.sample, (size_t)n * sizeof *scaled);
                 memcpy(s->sample + n, s->behind, (size_t)(n + d->height * d->width) * sizeof *scaled);
@@ -132,7 +153,7 @@ static alloy_status loop(ay_stage *x, const ay_denoiser *d, ay_sched *sched, con
             }
             AY_TRY(d->predict(d->user, &at, answer + k * n));
             json_array_append_new(times, json_real(ay_now() - began));
-            ay_progress(x->cx, "steps", (double)((i - s->begin) * count + k + 1), (double)((sched->calls - s->begin) * count));
+            ay_progress(x->cx, "steps", (double)((i - s->begin) * count + k + 1), (double)((s->end - s->begin) * count));
         }
         ay_sched_step(sched, i, answer, latents, rng);
         if (s->keeps) blend(s, sched, i + 1, n, count, scaled, latents);
@@ -149,7 +170,8 @@ static alloy_status denoise(ay_stage *x, const ay_denoiser *d, ay_arena *arena, 
     alloy_status st = ay_sched_open(x->cx, arena, x->m->scheduler, x->r->o->scheduler, x->r->steps, n * count, d->ask, &sched);
     if (st == ALLOY_OK) {
         sched->pictures = count;
-        st = begin(x, d, sched, &rng, latents, &s);
+        st = cut(x->cx, sched, x->r->o, &s);
+        if (st == ALLOY_OK) st = begin(x, d, sched, &rng, latents, &s);
     }
     json_object_set_new(x->r->report, "steps_s", json_array());
     if (st == ALLOY_OK) {

@@ -3,7 +3,8 @@
  * Stable Diffusion 1, 2 and XL (diffusers: pipelines/stable_diffusion/pipeline_stable_diffusion.py,
  * pipelines/stable_diffusion_xl/pipeline_stable_diffusion_xl.py): one UNet call a step for the prompt and, where guidance
  * is above 1, one for the negative prompt. XL joins the last but one layer of two text encoders, and tells its UNet the
- * pooled vector of the second and the picture's size.
+ * pooled vector of the second and the picture's size. XL's refiner has the second encoder only, starts from a picture, and
+ * is told how pleasing the picture is to be instead of its final size.
  */
 #include "pipe/control.h"
 #include "pipe/prompt.h"
@@ -16,7 +17,7 @@ static const ay_part_row parts[] = {
     {"VAEEncoder", "vae", "encoder", false},    {NULL, NULL, NULL, false},
 };
 static const ay_part_row parts_xl[] = {
-    {"TextEncoder", "text_encoder", "", false}, {"TextEncoder2", "text_encoder_2", "", false}, {"Unet", "unet", "", false},
+    {"TextEncoder", "text_encoder", "", true},  {"TextEncoder2", "text_encoder_2", "", false}, {"Unet", "unet", "", false},
     {"VAEDecoder", "vae", "decoder", false},    {"VAEEncoder", "vae", "encoder", false},       {NULL, NULL, NULL, false},
 };
 static const char *const also[] = {"StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline", "StableDiffusionControlNetPipeline", NULL};
@@ -28,6 +29,8 @@ static const char *const tokenizers_xl[] = {"tokenizer", "tokenizer_2", NULL};
 
 typedef struct sd_facts {
     bool xl;
+    int first, encoders;   /* text encoders: from `first` to before `encoders` */
+    int64_t ids;           /* numbers about the picture: 6, or a refiner's 5 */
     int64_t factor;        /* pixels per latent */
     int64_t channels;      /* of the latents */
     int64_t positions;     /* of the text encoders */
@@ -45,7 +48,9 @@ static alloy_status missing(ay_ctx *cx, const ay_model *m, const char *package) 
 static alloy_status read_text_facts(ay_ctx *cx, const ay_model *m, sd_facts *f) {
     static const char *const names[] = {"TextEncoder", "TextEncoder2"};
     f->positions = INT64_MAX;
-    for (int i = 0; i < (f->xl ? 2 : 1); i++) {
+    f->first = f->xl && !ay_model_find(m, names[0]);
+    f->encoders = f->xl ? 2 : 1;
+    for (int i = f->first; i < f->encoders; i++) {
         const ay_model_part *p = ay_model_find(m, names[i]);
         int64_t positions;
         if (!p) return missing(cx, m, names[i]);
@@ -84,6 +89,7 @@ static alloy_status read_facts(ay_ctx *cx, const ay_model *m, sd_facts *f) {
                        "for inpainting (%lld) are known",
                        (long long)in_channels, (long long)f->channels, (long long)f->channels, (long long)(2 * f->channels + 1));
     }
+    if (f->first && f->cross != f->dim[1]) return missing(cx, m, "TextEncoder");
     if (f->cross != f->dim[0] + f->dim[1]) {
         return ay_fail(cx, ALLOY_E_MISMATCH, "the UNet reads text of width %lld, the text encoders give %lld",
                        (long long)f->cross, (long long)(f->dim[0] + f->dim[1]));
@@ -91,10 +97,11 @@ static alloy_status read_facts(ay_ctx *cx, const ay_model *m, sd_facts *f) {
     if (!f->xl) return ALLOY_OK;
     AY_TRY(ay_json_int(cx, unet_file, unet->config, "projection_class_embeddings_input_dim", 1, 1 << 20, &width));
     AY_TRY(ay_json_int(cx, unet_file, unet->config, "addition_time_embed_dim", 1, 1 << 16, &time_dim));
-    if (width != f->pooled + 6 * time_dim) {
+    f->ids = f->first && width == f->pooled + 5 * time_dim ? 5 : 6;
+    if (width != f->pooled + f->ids * time_dim) {
         return ay_fail(cx, ALLOY_E_MISMATCH,
-                       "the UNet reads %lld added numbers, expected text_embeds' %lld and six times %lld", (long long)width,
-                       (long long)f->pooled, (long long)time_dim);
+                       "the UNet reads %lld added numbers, expected text_embeds' %lld and %s times %lld", (long long)width,
+                       (long long)f->pooled, f->first ? "five or six" : "six", (long long)time_dim);
     }
     return ALLOY_OK;
 }
@@ -167,7 +174,8 @@ typedef struct sd_run {
     ay_component *unet;
     ay_control control;
     const ay_denoiser *denoiser;
-    float *guess[2], time_ids[6]; /* [C, h, w] */
+    float *guess[2];        /* [C, h, w] */
+    float time_ids[2][6];
 } sd_run;
 
 /* One encoder for one prompt; columns [at, at + dim) of the prompt's embeds. The pooled vector is the first chunk's. */
@@ -200,7 +208,7 @@ static alloy_status read_prompts(sd_run *x) {
     x->chunks = 1;
     for (int round = 0; round < 2; round++) { /* the second knows how many chunks the longest needs */
         for (int which = 0; which <= (reads_negative(x) ? NEGATIVE : POSITIVE); which++) {
-            for (int i = 0; i < (x->f.xl ? 2 : 1); i++) {
+            for (int i = x->f.first; i < x->f.encoders; i++) {
                 ay_prompt *p = &x->prompt[which][i];
                 if (round && p->chunks == x->chunks) continue;
                 AY_TRY(ay_prompt_read(x->s.cx, x->s.m, tokenizer[i], texts[which], x->s.text, x->chunks, x->arena, p));
@@ -221,10 +229,10 @@ static alloy_status read_prompts(sd_run *x) {
  * reads the negative one with all of them. */
 static alloy_status encode_prompts(sd_run *x) {
     static const char *const packages[] = {"TextEncoder", "TextEncoder2"};
-    int encoders = x->f.xl ? 2 : 1;
+    int encoders = x->f.encoders;
     double start = ay_now();
     AY_TRY(read_prompts(x));
-    for (int i = 0; i < encoders; i++) {
+    for (int i = x->f.first; i < encoders; i++) {
         ay_component *c = NULL;
         ay_progress(x->s.cx, "text", i, encoders);
         x->s.skip = x->s.r->o->clip_skip;
@@ -255,8 +263,11 @@ static alloy_status open_unet(void *user) {
         x->guess[i] = ay_alloc(x->arena, (size_t)n * sizeof(float));
         if (!x->guess[i]) return ay_nomem(x->s.cx);
     }
-    x->time_ids[0] = x->time_ids[4] = (float)x->s.r->height; /* original size, crop's corner, target size */
-    x->time_ids[1] = x->time_ids[5] = (float)x->s.r->width;
+    for (int i = 0; i < 2; i++) { /* original size, crop's corner, target size or score */
+        x->time_ids[i][0] = x->time_ids[i][4] = (float)x->s.r->height;
+        x->time_ids[i][1] = x->time_ids[i][5] = (float)x->s.r->width;
+        if (x->f.ids == 5) x->time_ids[i][4] = i == POSITIVE ? 6.0f : 2.5f; /* aesthetic_score, negative_aesthetic_score */
+    }
     if (x->s.r->in.control.pixels) AY_TRY(ay_control_open(&x->s, ay_model_find(x->s.m, "Unet"), x->denoiser, x->s.text, &x->control));
     return ay_stage_open(&x->s, "Unet", &x->unet);
 }
@@ -275,7 +286,7 @@ static alloy_status call_unet(sd_run *x, const ay_moment *at, int which, float *
         {"timestep", ay_shape(AY_F32, 1, (int64_t)1), &timestep},
         {"encoder_hidden_states", ay_shape(AY_F32, 3, (int64_t)1, (int64_t)x->s.text, x->f.cross), x->embeds[which]},
         {"text_embeds", ay_shape(AY_F32, 2, (int64_t)1, x->f.pooled), x->pooled[which]},
-        {"time_ids", ay_shape(AY_F32, 2, (int64_t)1, (int64_t)6), x->time_ids},
+        {"time_ids", ay_shape(AY_F32, 2, (int64_t)1, x->f.ids), x->time_ids[which]},
     };
     ay_tensor out = {"noise_pred", ay_shape(AY_F32, 4, (int64_t)1, x->f.channels, x->h, x->w), guess};
     int n = x->f.xl ? 5 : 3;
@@ -320,6 +331,9 @@ static alloy_status run(ay_ctx *cx, ay_model *m, ay_request *r) {
         ay_json_bool_or(cx, "alloy.json", json_object_get(m->json, "prediction"), "zero_negative", false, &x.zero_negative));
     if (x.f.inpainting && !r->in.mask) {
         return ay_fail(cx, ALLOY_E_USAGE, "%s: this checkpoint is for inpainting; give it a picture and a mask with --image and --mask", m->dir);
+    }
+    if (x.f.ids == 5 && !r->in.picture.pixels && r->o->denoising_start == 0) {
+        return ay_fail(cx, ALLOY_E_USAGE, "%s: this checkpoint refines pictures; give it one with --image, or latents with --latents and --denoising-start", m->dir);
     }
     x.h = s.latent_height;
     x.w = s.latent_width;

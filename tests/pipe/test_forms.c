@@ -11,6 +11,7 @@
 
 static const ay_flux_case cases[] = {
     {"sd15", false, "sd"}, {"sd2", false, "sd"}, {"sdxl", false, "sd"}, {"medium3", false, "sd3"}, {"medium35", false, "sd3"}, {"large35", false, "sd3"},
+    {"refiner", false, "refiner"}, {"inpaint", false, "tasks"},
 };
 static const struct {
     const char *quantization, *target;
