@@ -34,6 +34,10 @@ int cmd_bench(int argc, char **argv) {
         cli_say("alloy bench: --only chooses among kernels; a model's step is always whole");
         return 2;
     }
+    if (!model[0] && (o.image_size.width || o.image_size.height)) {
+        cli_say("alloy bench: --width and --height are those of a model's step; kernels have shapes of their own: name a model folder");
+        return 2;
+    }
     if (cli_open(&a)) return 1;
     char *report = NULL;
     alloy_status st = alloy_bench(a.ctx, model[0], &o, &report);

@@ -77,7 +77,7 @@ int cmd_convert(int argc, char **argv) {
         {"--output-dir", "-o", OPTION_TEXT, &o.output_dir, "DIR", "where the model folder goes (default: converted)", 0},
         {"--name", NULL, OPTION_TEXT, &o.name, "NAME", "name of the model folder (default: the source's)", 0},
         {"--quantization", NULL, OPTION_TEXT, &o.quantization, "KIND", "float16 (default), float32, int8 or int4", 0},
-        {"--palette", NULL, OPTION_INT, &o.palette, "BITS", "instead: palettes of 4, 6 or 8 bits", 4},
+        {"--palette", NULL, OPTION_INT, &o.palette, "BITS", "instead: palettes of 4, 6 or 8 bits", 1},
         {"--size-limit", NULL, OPTION_TEXT, &limit, "SIZE", "such as 7GB: more bits where they help most, up to that size", 0},
         {"--max-package-size", NULL, OPTION_TEXT, &most, "SIZE", "such as 1GB: components that are larger become chains of packages", 0},
         {"--base", NULL, OPTION_TEXT, &o.base, "FOLDER", "for a checkpoint of one file: the diffusers folder that has what it lacks", 0},

@@ -4,10 +4,13 @@
  */
 #include "cli.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 typedef struct run_words {
     alloy_run_options o;
@@ -43,6 +46,20 @@ static int compare_numbers(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
+/* A file that could not be written whole is taken away again; a device or a folder is left alone. */
+static int write_figures(const char *path, const json_t *figures) {
+    errno = 0;
+    FILE *f = fopen(path, "w");
+    bool dumped = f && json_dumpf(figures, f, JSON_INDENT(2)) == 0;
+    int why = errno;
+    if (f && fclose(f) != 0 && dumped) dumped = false, why = errno;
+    if (dumped) return 0;
+    cli_say("alloy: %s: the figures could not be written: %s; name another file with --benchmark-output", path, why ? strerror(why) : "output failed");
+    struct stat s;
+    if (f && lstat(path, &s) == 0 && S_ISREG(s.st_mode)) (void)unlink(path);
+    return 1;
+}
+
 /* The runs' reports and the median of their totals and steps. */
 static int end_benchmark(const app *a, const run_words *w, json_t *runs) {
     size_t n = json_array_size(runs), i, k;
@@ -70,14 +87,29 @@ static int end_benchmark(const app *a, const run_words *w, json_t *runs) {
         printf("%zu runs: total %.3f s (%.3f to %.3f), step %.3f s (%.3f to %.3f)\n", n, totals[n / 2], totals[0], totals[n - 1],
                n_steps ? steps[n_steps / 2] : 0, n_steps ? steps[0] : 0, n_steps ? steps[n_steps - 1] : 0);
     }
-    if (w->benchmark_output && json_dump_file(all, w->benchmark_output, JSON_INDENT(2)) != 0) {
-        cli_say("alloy: %s: could not be written", w->benchmark_output);
-        status = 1;
-    }
+    if (w->benchmark_output) status = write_figures(w->benchmark_output, all);
     json_decref(all);
     free(totals);
     free(steps);
     return status;
+}
+
+/* Options that say more about another, without which they would do nothing. */
+static int check_companions(const run_words *w) {
+    if (w->benchmark_output && !w->benchmark) {
+        cli_say("alloy run: --benchmark-output takes the figures of --benchmark; give both");
+        return 2;
+    }
+    if (w->benchmark_runs && !w->benchmark) {
+        cli_say("alloy run: --benchmark-runs says how often --benchmark runs; give both");
+        return 2;
+    }
+    bool control = w->o.control_preprocess || w->o.control_strength != 1 || w->o.control_start != 0 || w->o.control_end != 1;
+    if (control && !w->o.controlnet) {
+        cli_say("alloy run: --control-preprocess, -strength, -start and -end say how a ControlNet acts; give its model folder with --controlnet");
+        return 2;
+    }
+    return 0;
 }
 
 static int run(app *a, run_words *w, const char *model) {
@@ -100,7 +132,7 @@ static int run(app *a, run_words *w, const char *model) {
 
 int cmd_run(int argc, char **argv) {
     app a = {0};
-    run_words w = {.benchmark_runs = 5};
+    run_words w = {0};
     alloy_run_options_init(&w.o);
     w.o.output = "output.png";
     const option options[] = {
@@ -150,10 +182,8 @@ int cmd_run(int argc, char **argv) {
         cli_say("alloy run: say which model and what to show: alloy run FOLDER --prompt \"a fox in the snow\"");
         return 2;
     }
-    if (w.benchmark_output && !w.benchmark) {
-        cli_say("alloy run: --benchmark-output takes the figures of --benchmark; give both");
-        return 2;
-    }
+    if ((bad = check_companions(&w))) return bad;
+    if (!w.benchmark_runs) w.benchmark_runs = 5;
     if (w.memory_limit && !cli_parse_bytes(w.memory_limit, &w.o.memory_limit)) {
         cli_say("alloy run: --memory-limit wants a size, such as 8GB or 900MB, not \"%s\"", w.memory_limit);
         return 2;

@@ -117,8 +117,9 @@ alloy_status ay_package_function_find(ay_package *p, const char *name, const AyM
     for (size_t i = 0; i < prog->n_functions && !f; i++)
         if (strcmp(prog->functions[i]->key, wanted) == 0) f = prog->functions[i]->value;
     if (!f)
-        return ay_fail(p->cx, ALLOY_E_MISMATCH, "%s has no function \"%.100s\"%s%.100s", p->path, wanted,
-                       prog->n_functions ? "; it has " : "", prog->n_functions ? prog->functions[0]->key : "");
+        return ay_fail(p->cx, ALLOY_E_MISMATCH, "%s has no function \"%.100s\"%s%.100s%s", p->path, wanted,
+                       prog->n_functions ? "; it has " : "", prog->n_functions ? prog->functions[0]->key : "",
+                       prog->n_functions > 1 ? " and others, which \"alloy info\" lists" : "");
     for (size_t i = 0; i < f->n_block_specializations; i++)
         if (strcmp(f->block_specializations[i]->key, f->opset) == 0 && f->block_specializations[i]->value) {
             *fn = f;

@@ -65,6 +65,13 @@ for word in nan inf -1 1e300 ""; do says 2 run m --prompt p --guidance-scale "$w
 says 2 run m --prompt $'a \xff circle'
 says 2 run m --prompt p --output p.jpg
 says 2 run m --prompt p --benchmark-output f
+says 2 run m --prompt p --benchmark-runs 2
+for word in "preprocess canny" "strength 0.5" "start 0.2" "end 0.8"; do
+    # shellcheck disable=SC2086
+    says 2 run m --prompt p --control-$word
+done
+for word in 0 3 5 9; do says 2 convert "$source" --name x --palette "$word"; done
+says 2 bench --width 64
 says 2 run m --prompt p --negative-prompt n
 says 1 run m --prompt p --output nowhere/p.png
 says 1 run m --prompt p --output folder.png
@@ -85,6 +92,13 @@ says 2 list-models here
 says 1 list-models --dir nowhere
 says 1 list-models --dir empty
 [ "$(ls)" = "$before" ] || wrong "left behind: $(ls)"
+
+# figures that cannot be written are a failure, and no half of them stays
+"$alloy" run m --prompt p --steps 1 --output p.png -q --benchmark --benchmark-runs 1 --benchmark-output folder >run.out 2>run.err
+[ $? = 1 ] && grep -q '^alloy: folder: the figures could not be written' run.err || wrong "figures into a folder: $(cat run.err)"
+(ulimit -f 8 && "$alloy" run m --prompt p --steps 1 --output p.png -q --benchmark --benchmark-runs 40 --benchmark-output figures.json) >/dev/null 2>run.err
+[ $? = 1 ] && grep -q '^alloy: figures.json: the figures could not be written' run.err || wrong "figures past a file size limit: $(cat run.err)"
+[ -e figures.json ] && wrong "half of the figures is left"
 
 # JSON is JSON; quiet is quiet; a seed of 64 bits and a prompt of any kind come back whole
 prompt=$'a "fox"\n\ttab, \xf0\x9f\xa6\x8a, Steps: 3\n'
