@@ -4,8 +4,9 @@
     python tests/reference/quantize.py errors BUILD        relative errors beside coremltools' and GGUF's (docs/numerics.md)
     python tests/reference/quantize.py packages BUILD      coremltools' values of every compressed constant, bit for bit
     python tests/reference/quantize.py kinds BUILD         the same of every kind as the weight of every layer, ranks 2 to 5
-    python tests/reference/quantize.py pictures BUILD DIR  pictures of the small checkpoints (made by flux.py --save DIR) with
-                                                           the transformer and the text encoders in GGUF's Q4_0 and Q8_0
+    python tests/reference/quantize.py pictures BUILD DIR [N]  pictures of the small checkpoints (made by flux.py --save DIR) with
+                                                           the transformer and the text encoders in GGUF's Q4_0 and Q8_0, and
+                                                           alloy's; with N seeds each
     python tests/reference/quantize.py search              how near few trial scales come to a dense search (int4)
 
 BUILD is the folder of `make tests`. Needs numpy; coremltools for the first three, gguf for errors, diffusers for pictures.
@@ -194,34 +195,67 @@ def kinds(build):
 # ---- pictures -----------------------------------------------------------------------------------------------------------
 
 
-def pictures(build, folder):
+ALLOY_FORMS = {"int8": ["--quantization", "int8"], "int4": ["--quantization", "int4"], "int4 macos14": ["--quantization", "int4", "--target", "macos14"]}
+
+
+def psnr(image, want):
+    mse = ((np.asarray(image, np.float64) - np.asarray(want, np.float64)) ** 2).mean()
+    return 10 * np.log10(255**2 / max(mse, 1e-9))
+
+
+def drawn_by_alloy(alloy, checkpoint, spec, jobs, options):
+    from PIL import Image
+
+    with tempfile.TemporaryDirectory() as out:
+        size = ["--text-length", str(spec["text_length"]), "--width", str(spec["width"]), "--height", str(spec["height"])]
+        subprocess.run([alloy, "convert", checkpoint, "-q", "--output-dir", out, "--name", "m", *size, *options], check=True)
+        for p, seed in jobs:
+            subprocess.run([alloy, "run", f"{out}/m", "-q", "--prompt", p["prompt"], "--seed", str(seed), "--steps", str(p["steps"]),
+                            "--guidance-scale", str(p["guidance_scale"]), "--width", str(p["width"]), "--height", str(p["height"]),
+                            "--output", f"{out}/o.png"], check=True, stdout=subprocess.DEVNULL)
+            yield Image.open(f"{out}/o.png").convert("RGB")
+
+
+def pictures(build, folder, seeds=1):
+    """One seed: the pictures that are stored. More: 100, 101 ... of each of them, beside diffusers' in float32."""
     import fnmatch
     import json
 
     import torch
     from diffusers import FluxPipeline
-    from PIL import Image
 
     golden = Path(__file__).resolve().parent.parent / "golden" / "flux"
     keep = ["x_embedder*", "context_embedder*", "proj_out*", "time_text_embed*", "norm_out*", "shared*", "*embed_tokens*", "*embedding*",
             "*relative_attention_bias*"]
+
+    def draw(pipe, spec, jobs):
+        return [pipe(p["prompt"], width=p["width"], height=p["height"], num_inference_steps=p["steps"], guidance_scale=p["guidance_scale"],
+                     max_sequence_length=spec["text_length"], generator=torch.Generator("cpu").manual_seed(seed)).images[0] for p, seed in jobs]
+
+    def show(case, how, images, want):
+        v = np.array([psnr(i, w) for i, w in zip(images, want)])
+        by = v.reshape(3, -1).mean(1)
+        print(f"{case} {how}: mean {v.mean():.1f}, least {v.min():.1f} dB; of each picture {by[0]:.1f} {by[1]:.1f} {by[2]:.1f}", flush=True)
+
     for case in "abc":
         spec = json.loads((golden / case / "pictures.json").read_text())
-        for kind in ("Q8_0", "Q4_0"):
+        jobs = [(p, s) for p in spec["pictures"] for s in (range(100, 100 + int(seeds)) if int(seeds) > 1 else [p["seed"]])]
+        want = []
+        for kind in (None, "Q8_0", "Q4_0"):
             pipe = FluxPipeline.from_pretrained(f"{folder}/{case}", torch_dtype=torch.float32)
             pipe.set_progress_bar_config(disable=True)
             with torch.no_grad():
                 for part in (pipe.transformer, pipe.text_encoder, pipe.text_encoder_2):
                     for name, p in part.named_parameters():
-                        if p.ndim == 2 and p.shape[1] % 32 == 0 and p.numel() >= 2048 and not any(fnmatch.fnmatch(name, k) for k in keep):
+                        if kind and p.ndim == 2 and p.shape[1] % 32 == 0 and p.numel() >= 2048 and not any(fnmatch.fnmatch(name, k) for k in keep):
                             p.copy_(torch.from_numpy(np.array(by_gguf(p.numpy(), kind))))
-            for p in spec["pictures"]:
-                image = pipe(p["prompt"], width=p["width"], height=p["height"], num_inference_steps=p["steps"],
-                             guidance_scale=p["guidance_scale"], max_sequence_length=spec["text_length"],
-                             generator=torch.Generator("cpu").manual_seed(p["seed"])).images[0]
-                want = np.asarray(Image.open(golden / case / p["file"]).convert("RGB"), np.float64)
-                mse = ((np.asarray(image, np.float64) - want) ** 2).mean()
-                print(f"{case} {kind} {p['width']}x{p['height']}: PSNR {10 * np.log10(255**2 / mse):.1f} dB", flush=True)
+            images = draw(pipe, spec, jobs)
+            if kind:
+                show(case, kind, images, want)
+            else:
+                want = images
+        for how, options in ALLOY_FORMS.items():
+            show(case, how, drawn_by_alloy(f"{build}/alloy", f"{folder}/{case}", spec, jobs, options), want)
 
 
 # ---- search -------------------------------------------------------------------------------------------------------------
