@@ -47,6 +47,10 @@ alloy_status ay_tensors_sort(ay_ctx *cx, ay_safetensors *st) {
 
 /* ---- by first bytes ---------------------------------------------------------------------------------------------------- */
 
+static alloy_status refuse_json(ay_ctx *cx, const char *path, ay_safetensors **out) {
+    return ay_fail(cx, ALLOY_E_FORMAT, "%s: is text (JSON) without tensors; give the folder it belongs to, or a file of weights", path);
+}
+
 /* The last row takes what no other does: safetensors begin with a length. */
 static const struct {
     const char *magic;
@@ -56,6 +60,8 @@ static const struct {
     {"GGUF", 4, ay_gguf_open},
     {"PK\3\4", 4, ay_torch_open},
     {"\x80\x02", 2, ay_torch_open}, /* a pickle; the length of a safetensors header that begins so ends in zeros */
+    {"{\n", 2, refuse_json},
+    {"{\"", 2, refuse_json},
     {"", 0, ay_st_open},
 };
 

@@ -64,6 +64,7 @@ static void test_sources_that_are_none(void **state) {
     refuses(t, empty, NULL, ALLOY_E_FORMAT, "model_index.json");
     refuses(t, file, NULL, ALLOY_E_FORMAT, "file.safetensors: is empty");
     const char *source = ay_flux_checkpoint(t, &ay_flux_cases[0]), *index = ay_test_join(t, source, "model_index.json");
+    refuses(t, index, NULL, ALLOY_E_FORMAT, "model_index.json: is text (JSON) without tensors");
     set_key(t, index, "_class_name", json_string("TimeMachinePipeline"));
     refuses(t, source, NULL, ALLOY_E_UNSUPPORTED, "\"TimeMachinePipeline\" is not known; known are: FluxPipeline");
     set_key(t, index, "_class_name", NULL);
