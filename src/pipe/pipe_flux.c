@@ -198,7 +198,7 @@ static alloy_status predict(void *user, const ay_moment *at, float *velocity) {
 }
 
 static alloy_status run(ay_ctx *cx, ay_model *m, ay_request *r) {
-    flux_run x = {.s = {cx, m, r, m->text_length, 0}, .text = m->text_length};
+    flux_run x = {.s = {.cx = cx, .m = m, .r = r, .text = m->text_length}, .text = m->text_length};
     ay_sizes s;
     const ay_model_part *t = ay_model_find(m, "Transformer");
     if (r->o->negative_prompt && *r->o->negative_prompt) {

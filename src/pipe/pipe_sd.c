@@ -323,7 +323,7 @@ static json_t *corrected(const json_t *scheduler, bool painted) {
 }
 
 static alloy_status run(ay_ctx *cx, ay_model *m, ay_request *r) {
-    sd_run x = {.s = {cx, m, r, m->text_length, 0}, .guided = r->guidance_scale > 1};
+    sd_run x = {.s = {.cx = cx, .m = m, .r = r, .text = m->text_length}, .guided = r->guidance_scale > 1};
     ay_sizes s;
     AY_TRY(read_facts(cx, m, &x.f));
     AY_TRY(sizes(cx, m, ay_model_find(m, "Unet")->row, r->width, r->height, m->text_length, &s));

@@ -150,19 +150,20 @@ AY_INLINE lanes tap(const int64_t taps, const int64_t t, const uint8_t *from, in
     return out;
 }
 
-AY_INLINE void taps_first_as(const int64_t taps, int64_t nr, const uint8_t *from, uint8_t *to) {
-    for (int64_t q = 0; q < 8; q++) {
-        for (int64_t l = 0; l < nr; l += LANES) {
-            const uint8_t *x = from + (q * taps * nr + l) * 4;
-            AY_UNROLL for (int64_t t = 0; t < taps; t++) {
-                lanes v = tap(taps, t, x, nr * 4);
-                memcpy(to + ((t * 8 + q) * nr + l) * 4, &v, sizeof v);
-            }
-        }
-    }
+/* One tap of the eight groups and LANES rows at (q, l); with taps and t known, its shifts are constants. */
+AY_INLINE void move_tap(const int64_t taps, const int64_t t, int64_t nr, int64_t q, int64_t l, const uint8_t *from, uint8_t *to) {
+    lanes v = tap(taps, t, from + (q * taps * nr + l) * 4, nr * 4);
+    memcpy(to + ((t * 8 + q) * nr + l) * 4, &v, sizeof v);
 }
 
 static void taps_first(int64_t taps, int64_t nr, const uint8_t *from, uint8_t *to) {
-    if (taps == 9) taps_first_as(9, nr, from, to);
-    else taps_first_as(taps, nr, from, to);
+    for (int64_t q = 0; q < 8; q++) {
+        for (int64_t l = 0; l < nr; l += LANES) {
+            if (taps == 9) {
+                AY_UNROLL for (int64_t t = 0; t < 9; t++) move_tap(9, t, nr, q, l, from, to);
+            } else {
+                for (int64_t t = 0; t < taps; t++) move_tap(taps, t, nr, q, l, from, to);
+            }
+        }
+    }
 }
