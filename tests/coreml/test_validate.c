@@ -325,6 +325,7 @@ static void block_scale_turned(AyMil__Model *m) { /* as many numbers, which divi
 }
 static void block_scale_rank(AyMil__Model *m) {
     block_part(m, "scale")->rank = 1;
+    ay_mil__dimension__free_unpacked(block_part(m, "scale")->dimensions[1], NULL);
     block_part(m, "scale")->n_dimensions = 1;
     block_part(m, "scale")->dimensions[0]->constant->size = 48;
 }
