@@ -18,6 +18,7 @@ typedef struct ay_sizes {
     int64_t text_length;   /* tokens */
     int64_t skip;          /* layers at a text encoder's end whose results are not shown; other than sizes, not kept in files */
     int64_t control;       /* 1: a denoiser takes what a control net gives */
+    int64_t numbers;       /* told to a denoiser about the picture, where its configuration can be read in two ways; else 0 */
 } ay_sizes;
 
 typedef struct ay_arch ay_arch;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * The UNet of Stable Diffusion 1, 2 and XL (diffusers: UNet2DConditionModel, models/unets/unet_2d_condition.py,
+ * The UNet of Stable Diffusion 1, 2 and XL, and of what is cut or distilled from them (diffusers: UNet2DConditionModel, models/unets/unet_2d_condition.py,
  * unet_2d_blocks.py, models/transformers/transformer_2d.py).
  *
  *   sample [B, C, h, w] -> conv_in -> down blocks -> mid block -> up blocks, fed the down blocks' results from the last
  *                          to the first -> conv_norm_out, silu, conv_out -> noise_pred [B, C, h, w]
  *   timestep [B] (and text_embeds [B, P], time_ids [B, 6]) -> temb, added in every resnet
+ *   timestep_cond [B, G]: in models distilled from guided ones, what the guidance was
  *   encoder_hidden_states [B, T, D] -> the second attention of every transformer block
  *   built to be controlled: down_block_additional_residuals_0.. and mid_block_additional_residual (diffusers has tuples)
  *
@@ -18,186 +19,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-/* ---- configuration -------------------------------------------------------------------------------------- */
-
-/* Keys of the class that no checkpoint of these models sets to anything else. `value` NULL: null or false. */
-static alloy_status check_unused(ay_ctx *cx, const char *what, const json_t *j) {
-    static const struct {
-        const char *key, *value;
-    } rows[] = {
-        {"time_cond_proj_dim", NULL},
-        {"class_embed_type", NULL},
-        {"num_class_embeds", NULL},
-        {"encoder_hid_dim", NULL},
-        {"encoder_hid_dim_type", NULL},
-        {"num_attention_heads", NULL},
-        {"dual_cross_attention", NULL},
-        {"center_input_sample", NULL},
-        {"timestep_post_act", NULL},
-        {"time_embedding_dim", NULL},
-        {"time_embedding_act_fn", NULL},
-        {"reverse_transformer_layers_per_block", NULL},
-        {"cross_attention_norm", NULL},
-        {"resnet_skip_time_act", NULL},
-        {"class_embeddings_concat", NULL},
-        {"mid_block_only_cross_attention", NULL},
-        {"resnet_time_scale_shift", "default"},
-        {"time_embedding_type", "positional"},
-        {"attention_type", "default"},
-        {"mid_block_type", "UNetMidBlock2DCrossAttn"},
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        const json_t *v = json_object_get(j, rows[i].key);
-        const char *s = json_string_value(v);
-        if (!v || (!rows[i].value && (json_is_null(v) || json_is_false(v))) ||
-            (rows[i].value && s && strcmp(s, rows[i].value) == 0))
-            continue;
-        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: %s is not known here with this value; only %s is", what, rows[i].key,
-                       rows[i].value ? rows[i].value : "null");
-    }
-    static const char *const ones[] = {"mid_block_scale_factor", "resnet_out_scale_factor"};
-    for (int i = 0; i < 2; i++) {
-        double v;
-        AY_TRY(ay_json_num_or(cx, what, j, ones[i], -1e9, 1e9, 1, &v));
-        if (v != 1) return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: %s %g is not known here, only 1", what, ones[i], v);
-    }
-    const json_t *only = json_object_get(j, "only_cross_attention"), *item;
-    bool some = json_is_true(only);
-    size_t i;
-    json_array_foreach(only, i, item) some |= json_is_true(item);
-    return some ? ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: only_cross_attention is not known here; only false is", what)
-                : ALLOY_OK;
-}
-
-/* One number for all levels, or a list with one for each. */
-static alloy_status per_level(ay_ctx *cx, const char *what, const json_t *j, const char *key, int64_t dflt, int levels,
-                              int64_t *out) {
-    int n = levels;
-    if (json_is_array(json_object_get(j, key))) {
-        AY_TRY(ay_json_ints(cx, what, j, key, 1, 1 << 16, AY_UNET_LEVELS, out, &n));
-    } else {
-        AY_TRY(ay_json_int_or(cx, what, j, key, 1, 1 << 16, dflt, &out[0]));
-        for (int i = 1; i < levels; i++) out[i] = out[0];
-    }
-    if (n != levels)
-        return ay_fail(cx, ALLOY_E_MISMATCH, "%s: %s lists %d numbers, expected %d, one for each block", what, key, n,
-                       levels);
-    return ALLOY_OK;
-}
-
-static alloy_status block_types(ay_ctx *cx, const char *what, const json_t *j, const char *key, const char *with,
-                                const char *without, int levels, bool *attention) {
-    const json_t *a = json_object_get(j, key);
-    if (!json_is_array(a) || (int)json_array_size(a) != levels) {
-        return ay_fail(cx, ALLOY_E_MISMATCH, "%s: %s must list %d block types, as many as block_out_channels", what, key,
-                       levels);
-    }
-    for (int i = 0; i < levels; i++) {
-        const char *s = json_string_value(json_array_get(a, (size_t)i));
-        attention[i] = s && strcmp(s, with) == 0;
-        if (!attention[i] && (!s || strcmp(s, without) != 0)) {
-            return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: %s has \"%s\"; %s and %s are known", what, key, s ? s : "?", with,
-                           without);
-        }
-    }
-    return ALLOY_OK;
-}
-
-static alloy_status read_levels(ay_ctx *cx, const char *what, const json_t *j, bool ups, ay_unet_config *c) {
-    int64_t channels[AY_UNET_LEVELS], heads[AY_UNET_LEVELS], depth[AY_UNET_LEVELS];
-    bool down[AY_UNET_LEVELS], up[AY_UNET_LEVELS] = {false};
-    AY_TRY(ay_json_ints(cx, what, j, "block_out_channels", 1, 65536, AY_UNET_LEVELS, channels, &c->levels));
-    int n = c->levels;
-    if (n < 1) return ay_fail(cx, ALLOY_E_MISMATCH, "%s: block_out_channels is empty", what);
-    AY_TRY(per_level(cx, what, j, "attention_head_dim", 8, n, heads));
-    AY_TRY(per_level(cx, what, j, "transformer_layers_per_block", 1, n, depth));
-    AY_TRY(block_types(cx, what, j, "down_block_types", "CrossAttnDownBlock2D", "DownBlock2D", n, down));
-    if (ups) AY_TRY(block_types(cx, what, j, "up_block_types", "CrossAttnUpBlock2D", "UpBlock2D", n, up));
-    for (int i = 0; i < n; i++) {
-        c->level[i] = (ay_unet_level){channels[i], heads[i], depth[i], down[i], up[n - 1 - i]};
-        if (channels[i] % c->groups) {
-            return ay_fail(cx, ALLOY_E_MISMATCH, "%s: %lld channels cannot be split into norm_num_groups %lld", what,
-                           (long long)channels[i], (long long)c->groups);
-        }
-        if ((down[i] || c->level[i].up_attention || i == n - 1) && channels[i] % heads[i]) {
-            return ay_fail(cx, ALLOY_E_MISMATCH,
-                           "%s: %lld channels are not a multiple of attention_head_dim %lld, which counts heads", what,
-                           (long long)channels[i], (long long)heads[i]);
-        }
-        if (depth[i] > 100) return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: transformer_layers_per_block above 100", what);
-    }
-    return channels[0] % 2 || channels[0] > 4096
-               ? ay_fail(cx, ALLOY_E_MISMATCH, "%s: block_out_channels begins with %lld, expected an even number to 4096",
-                         what, (long long)channels[0])
-               : ALLOY_OK;
-}
-
-/* AY_ATTENTION_KEY is alloy's own: no checkpoint has it, a converted model's configuration may. */
-static alloy_status read_layout(ay_ctx *cx, const char *what, const json_t *j, ay_unet_config *c) {
-    const char *layout;
-    AY_TRY(ay_json_str_or(cx, what, j, AY_ATTENTION_KEY, "plain", &layout));
-    c->split = strcmp(layout, "split-einsum") == 0;
-    if (!c->split && strcmp(layout, "plain") != 0)
-        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: " AY_ATTENTION_KEY " \"%s\" is not known; plain and split-einsum are", what, layout);
-    for (int i = 0; c->split && i < c->levels; i++) {
-        if (c->level[i].heads > AY_UNET_HEADS)
-            return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: %lld heads, at most %d can be split", what, (long long)c->level[i].heads, AY_UNET_HEADS);
-    }
-    return ALLOY_OK;
-}
-
-static alloy_status read_conditions(ay_ctx *cx, const char *what, const json_t *j, ay_unet_config *c) {
-    const char *type = json_string_value(json_object_get(j, "addition_embed_type"));
-    int64_t width;
-    if (!type && (!json_object_get(j, "addition_embed_type") || json_is_null(json_object_get(j, "addition_embed_type"))))
-        return ALLOY_OK;
-    if (!type || strcmp(type, "text_time") != 0) {
-        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: addition_embed_type \"%s\" is not known here, only text_time", what,
-                       type ? type : "?");
-    }
-    c->text_time = true;
-    AY_TRY(ay_json_int(cx, what, j, "addition_time_embed_dim", 2, 4096, &c->time_dim));
-    AY_TRY(ay_json_int(cx, what, j, "projection_class_embeddings_input_dim", 1, 1 << 20, &width));
-    /* Six numbers about sizes; a refiner's five come with one text encoder, whose width is then text_embeds' too. */
-    c->ids = c->cross_dim + 5 * c->time_dim == width ? 5 : 6;
-    c->text_dim = width - c->ids * c->time_dim;
-    if (c->time_dim % 2 || c->text_dim < 1) {
-        return ay_fail(cx, ALLOY_E_MISMATCH,
-                       "%s: projection_class_embeddings_input_dim %lld does not hold six times addition_time_embed_dim %lld",
-                       what, (long long)width, (long long)c->time_dim);
-    }
-    return ALLOY_OK;
-}
-
-alloy_status ay_sd_unet_read(ay_ctx *cx, const char *what, const json_t *j, bool up, ay_unet_config *c) {
-    const char *act;
-    AY_TRY(check_unused(cx, what, j));
-    AY_TRY(ay_json_int_or(cx, what, j, "in_channels", 1, 1024, 4, &c->in_channels));
-    AY_TRY(ay_json_int_or(cx, what, j, "out_channels", 1, 1024, 4, &c->out_channels));
-    AY_TRY(ay_json_int_or(cx, what, j, "layers_per_block", 1, AY_UNET_LAYERS, 2, &c->layers));
-    AY_TRY(ay_json_int_or(cx, what, j, "norm_num_groups", 1, 65536, 32, &c->groups));
-    AY_TRY(ay_json_int_or(cx, what, j, "cross_attention_dim", 1, 1 << 16, 1280, &c->cross_dim));
-    AY_TRY(ay_json_int_or(cx, what, j, "conv_in_kernel", 1, 15, 3, &c->conv_in));
-    AY_TRY(ay_json_int_or(cx, what, j, "conv_out_kernel", 1, 15, 3, &c->conv_out));
-    AY_TRY(ay_json_int_or(cx, what, j, "downsample_padding", 0, 1, 1, &c->down_pad));
-    AY_TRY(ay_json_num_or(cx, what, j, "norm_eps", 0, 1, 1e-5, &c->eps));
-    AY_TRY(ay_json_num_or(cx, what, j, "freq_shift", -1, 1, 0, &c->freq_shift));
-    AY_TRY(ay_json_bool_or(cx, what, j, "flip_sin_to_cos", true, &c->flip));
-    AY_TRY(ay_json_bool_or(cx, what, j, "use_linear_projection", false, &c->linear));
-    AY_TRY(ay_json_bool_or(cx, what, j, "upcast_attention", false, &c->upcast));
-    AY_TRY(ay_json_str_or(cx, what, j, "act_fn", "silu", &act));
-    if (strcmp(act, "silu") != 0 && strcmp(act, "swish") != 0) {
-        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: act_fn \"%s\" is not known here, only silu", what, act);
-    }
-    if (c->conv_in % 2 == 0 || c->conv_out % 2 == 0)
-        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: conv_in_kernel and conv_out_kernel must be odd", what);
-    if (c->down_pad != 1)
-        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: downsample_padding 0 is not known here, only 1", what);
-    AY_TRY(read_levels(cx, what, j, up, c));
-    AY_TRY(read_layout(cx, what, j, c));
-    return read_conditions(cx, what, j, c);
-}
 
 static alloy_status configure(ay_ctx *cx, ay_arena *arena, const char *what, const json_t *j, void **out) {
     ay_unet_config *c = ay_alloc(arena, sizeof *c);
@@ -217,19 +38,25 @@ static ay_val group_norm(ay_graph *g, const ay_unet_config *c, const char *name,
     return x;
 }
 
-static ay_val norm_silu_conv(ay_graph *g, const ay_unet_config *c, const char *norm, const char *conv, ay_val x, int64_t out,
+static ay_val norm_act_conv(ay_graph *g, const ay_unet_config *c, const char *norm, const char *conv, ay_val x, int64_t out,
                              int kernel) {
-    x = ay_unary(g, AY_OP_SILU, group_norm(g, c, norm, x, c->eps));
+    x = ay_activation(g, c->act, group_norm(g, c, norm, x, c->eps));
     return ay_conv2d_layer(g, conv, x, out, kernel, 1, kernel / 2, true);
 }
 
-/* silu_temb [B, 4 * channels of the first level] */
-static ay_val resnet(ay_graph *g, const ay_unet_config *c, int64_t index, ay_val x, ay_val silu_temb, int64_t out) {
+/* temb [B, 4 * channels of the first level], behind its activation: added, or scale and shift behind the second norm */
+static ay_val resnet(ay_graph *g, const ay_unet_config *c, int64_t index, ay_val x, ay_val temb, int64_t out) {
     ay_push(g, "resnets.%lld", (long long)index);
-    ay_val h = norm_silu_conv(g, c, "norm1", "conv1", x, out, 3);
-    ay_val t = ay_linear_layer(g, "time_emb_proj", silu_temb, out, true);
-    h = ay_add(g, h, ay_reshape(g, t, 4, ay_dim(g, x, 0), out, (int64_t)1, (int64_t)1));
-    h = norm_silu_conv(g, c, "norm2", "conv2", h, out, 3);
+    ay_val h = norm_act_conv(g, c, "norm1", "conv1", x, out, 3);
+    ay_val t = ay_linear_layer(g, "time_emb_proj", temb, c->scale_shift ? 2 * out : out, true);
+    t = ay_reshape(g, t, 4, ay_dim(g, x, 0), ay_dim(g, t, 1), (int64_t)1, (int64_t)1);
+    if (c->scale_shift) {
+        h = ay_mul(g, group_norm(g, c, "norm2", h, c->eps), ay_adds(g, ay_slice(g, t, 1, 0, out), 1));
+        h = ay_activation(g, c->act, ay_add(g, h, ay_slice(g, t, 1, out, INT64_MAX)));
+        h = ay_conv2d_layer(g, "conv2", h, out, 3, 1, 1, true);
+    } else {
+        h = norm_act_conv(g, c, "norm2", "conv2", ay_add(g, h, t), out, 3);
+    }
     if (ay_dim(g, x, 1) != out) x = ay_conv2d_layer(g, "conv_shortcut", x, out, 1, 1, 0, true);
     ay_pop(g);
     return ay_add(g, x, h);
@@ -271,22 +98,22 @@ static ay_val feed_forward(ay_graph *g, ay_val x) {
 }
 
 /* Transformer2DModel over the positions of x [B, C, h, w], residual. */
-static ay_val transformer(ay_graph *g, const ay_unet_config *c, const ay_unet_level *l, int64_t index, ay_val x, ay_val text) {
+static ay_val transformer(ay_graph *g, const ay_unet_config *c, const ay_unet_level *l, int64_t depth, int64_t index, ay_val x, ay_val text) {
     int64_t batch = ay_dim(g, x, 0), channels = ay_dim(g, x, 1), height = ay_dim(g, x, 2), width = ay_dim(g, x, 3);
     ay_push(g, "attentions.%lld", (long long)index);
     ay_val h = group_norm(g, c, "norm", x, 1e-6);
     if (c->split) {
-        h = ay_unet_split_blocks(g, c, l, h, text);
+        h = ay_unet_split_blocks(g, c, l, depth, h, text);
         ay_pop(g);
         return ay_add(g, x, h);
     }
     if (!c->linear) h = ay_conv2d_layer(g, "proj_in", h, channels, 1, 1, 0, true);
     h = ay_permute(g, ay_reshape(g, h, 3, batch, channels, height * width), 3, 0, 2, 1); /* [B, hw, C] */
     if (c->linear) h = ay_linear_layer(g, "proj_in", h, channels, true);
-    for (int64_t i = 0; i < l->depth; i++) {
+    for (int64_t i = 0; i < depth; i++) {
         ay_push(g, "transformer_blocks.%lld", (long long)i);
         ay_val n = layer_norm(g, "norm1", h);
-        h = ay_add(g, h, attention(g, c, "attn1", n, n, l->heads));
+        h = ay_add(g, h, attention(g, c, "attn1", n, l->only_cross ? text : n, l->heads));
         h = ay_add(g, h, attention(g, c, "attn2", layer_norm(g, "norm2", h), text, l->heads));
         h = ay_add(g, h, feed_forward(g, layer_norm(g, "norm3", h)));
         ay_pop(g);
@@ -303,35 +130,43 @@ static ay_val transformer(ay_graph *g, const ay_unet_config *c, const ay_unet_le
 static void down_block(ay_graph *g, const ay_unet_config *c, int i, ay_unet_state *s) {
     const ay_unet_level *l = &c->level[i];
     ay_push(g, "down_blocks.%d", i);
-    for (int64_t k = 0; k < c->layers; k++) {
+    for (int64_t k = 0; k < l->layers; k++) {
         s->x = resnet(g, c, k, s->x, s->temb, l->channels);
-        if (l->down_attention) s->x = transformer(g, c, l, k, s->x, s->text);
+        if (l->down_attention) s->x = transformer(g, c, l, l->down_depth[k], k, s->x, s->text);
         s->skips[s->n_skips++] = s->x;
     }
-    if (i + 1 < c->levels)
-        s->skips[s->n_skips++] = s->x = ay_conv2d_layer(g, "downsamplers.0.conv", s->x, l->channels, 3, 2, 1, true);
+    if (i + 1 < c->levels) {
+        if (!c->down_pad) s->x = ay_pad2d(g, s->x, 0, 1, 0, 1); /* right and bottom only */
+        s->skips[s->n_skips++] = s->x = ay_conv2d_layer(g, "downsamplers.0.conv", s->x, l->channels, 3, 2, (int)c->down_pad, true);
+    }
     ay_pop(g);
 }
 
 static void mid_block(ay_graph *g, const ay_unet_config *c, ay_unet_state *s) {
-    const ay_unet_level *l = &c->level[c->levels - 1];
+    ay_unet_level l = c->level[c->levels - 1];
+    l.only_cross = false; /* which is said of the levels alone */
+    if (c->middle == AY_UNET_MIDDLE_NONE) return;
     ay_push(g, "mid_block");
-    s->x = resnet(g, c, 0, s->x, s->temb, l->channels);
-    s->x = transformer(g, c, l, 0, s->x, s->text);
-    s->x = resnet(g, c, 1, s->x, s->temb, l->channels);
+    s->x = resnet(g, c, 0, s->x, s->temb, l.channels);
+    if (c->middle == AY_UNET_MIDDLE_ATTENTION) {
+        s->x = transformer(g, c, &l, c->mid_depth, 0, s->x, s->text);
+        s->x = resnet(g, c, 1, s->x, s->temb, l.channels);
+    }
     ay_pop(g);
 }
 
 static void up_block(ay_graph *g, const ay_unet_config *c, int i, ay_unet_state *s) {
     const ay_unet_level *l = &c->level[c->levels - 1 - i];
     ay_push(g, "up_blocks.%d", i);
-    for (int64_t k = 0; k <= c->layers; k++) {
+    for (int64_t k = 0; k <= l->layers; k++) {
         s->x = resnet(g, c, k, ay_concat(g, 1, 2, s->x, s->skips[--s->n_skips]), s->temb, l->channels);
-        if (l->up_attention) s->x = transformer(g, c, l, k, s->x, s->text);
+        if (l->up_attention) s->x = transformer(g, c, l, l->up_depth[k], k, s->x, s->text);
     }
     if (i + 1 < c->levels) {
         ay_val next = s->skips[s->n_skips - 1], up = ay_upsample_nearest(g, s->x, 2, 2);
         for (int axis = 2; axis < 4; axis++) { /* an odd size: nearest neighbours of 2n - 1 are the first of 2n */
+            if (ay_dim(g, up, axis) < ay_dim(g, next, axis))
+                ay_graph_fail(g, ALLOY_E_UNSUPPORTED, "latents of a size that does not halve evenly do not go with downsample_padding 0");
             if (ay_dim(g, up, axis) != ay_dim(g, next, axis)) up = ay_slice(g, up, axis, 0, ay_dim(g, next, axis));
         }
         s->x = ay_conv2d_layer(g, "upsamplers.0.conv", up, l->channels, 3, 1, 1, true);
@@ -339,22 +174,27 @@ static void up_block(ay_graph *g, const ay_unet_config *c, int i, ay_unet_state 
     ay_pop(g);
 }
 
-/* silu(temb) [B, 4 * channels of the first level] */
-static ay_val time_embedding(ay_graph *g, const ay_unet_config *c, ay_val timestep, ay_val text_embeds, ay_val time_ids) {
+/* act(temb) [B, 4 * channels of the first level]. The embedding of sizes has silu in it, whatever the configuration says. */
+static ay_val time_embedding(ay_graph *g, const ay_unet_config *c, ay_val timestep, ay_val cond, ay_val text_embeds, ay_val time_ids) {
     int64_t batch = ay_dim(g, timestep, 0), width = 4 * c->level[0].channels;
     ay_push(g, "time_proj");
     ay_val t = ay_timestep_embedding(g, timestep, c->level[0].channels, c->flip, c->freq_shift, 1);
     ay_pop(g);
-    ay_val temb = ay_mlp_silu(g, "time_embedding", t, width, width);
+    ay_push(g, "time_embedding");
+    if (c->cond_dim) t = ay_add(g, t, ay_linear_layer(g, "cond_proj", cond, c->level[0].channels, false));
+    t = ay_activation(g, c->act, ay_linear_layer(g, "linear_1", t, width, true));
+    ay_val temb = ay_linear_layer(g, "linear_2", t, width, true);
+    ay_pop(g);
     if (c->text_time) {
+        int64_t n = ay_dim(g, time_ids, 1);
         ay_push(g, "add_time_proj");
         ay_val ids =
-            ay_timestep_embedding(g, ay_reshape(g, time_ids, 1, batch * c->ids), c->time_dim, c->flip, c->freq_shift, 1);
-        ids = ay_reshape(g, ids, 2, batch, c->ids * c->time_dim);
+            ay_timestep_embedding(g, ay_reshape(g, time_ids, 1, batch * n), c->time_dim, c->flip, c->freq_shift, 1);
+        ids = ay_reshape(g, ids, 2, batch, n * c->time_dim);
         ay_pop(g);
         temb = ay_add(g, temb, ay_mlp_silu(g, "add_embedding", ay_concat(g, 1, 2, text_embeds, ids), width, width));
     }
-    return ay_unary(g, AY_OP_SILU, temb);
+    return ay_activation(g, c->act, temb);
 }
 
 bool ay_sd_unet_enter(ay_graph *g, const ay_unet_config *c, const ay_sizes *sizes, ay_unet_state *s) {
@@ -365,14 +205,21 @@ bool ay_sd_unet_enter(ay_graph *g, const ay_unet_config *c, const ay_sizes *size
         return false;
     }
     s->x = ay_input(g, "sample", ay_shape(AY_F32, 4, batch, c->in_channels, sizes->latent_height, sizes->latent_width));
-    ay_val timestep = ay_input(g, "timestep", ay_shape(AY_F32, 1, batch)), text_embeds = AY_NO_VALUE, time_ids = AY_NO_VALUE;
+    ay_val timestep = ay_input(g, "timestep", ay_shape(AY_F32, 1, batch)), text_embeds = AY_NO_VALUE, time_ids = AY_NO_VALUE, cond = AY_NO_VALUE;
     s->text = ay_input(g, "encoder_hidden_states", ay_shape(AY_F32, 3, batch, sizes->text_length, c->cross_dim));
     if (c->text_time) {
-        text_embeds = ay_input(g, "text_embeds", ay_shape(AY_F32, 2, batch, c->text_dim));
-        time_ids = ay_input(g, "time_ids", ay_shape(AY_F32, 2, batch, c->ids));
+        int64_t numbers = sizes->numbers > 0 ? sizes->numbers : c->ids, left = c->added_dim - numbers * c->time_dim;
+        if (left < 1) {
+            ay_graph_fail(g, ALLOY_E_MISMATCH, "%lld added numbers do not hold %lld times %lld", (long long)c->added_dim, (long long)numbers,
+                          (long long)c->time_dim);
+            return false;
+        }
+        text_embeds = ay_input(g, "text_embeds", ay_shape(AY_F32, 2, batch, left));
+        time_ids = ay_input(g, "time_ids", ay_shape(AY_F32, 2, batch, numbers));
     }
+    if (c->cond_dim) cond = ay_input(g, "timestep_cond", ay_shape(AY_F32, 2, batch, c->cond_dim));
     if (c->split) s->text = ay_unet_split_text(g, s->text);
-    s->temb = time_embedding(g, c, timestep, text_embeds, time_ids);
+    s->temb = time_embedding(g, c, timestep, cond, text_embeds, time_ids);
     s->x = ay_conv2d_layer(g, "conv_in", s->x, c->level[0].channels, (int)c->conv_in, 1, (int)c->conv_in / 2, true);
     return true;
 }
@@ -402,7 +249,7 @@ static void build(ay_graph *g, const void *cfg, const ay_sizes *sizes) {
     if (sizes->control) add_residuals(g, &s);
     for (int i = 0; i < c->levels; i++) up_block(g, c, i, &s);
     ay_set_output(g, "noise_pred",
-                  norm_silu_conv(g, c, "conv_norm_out", "conv_out", s.x, c->out_channels, (int)c->conv_out));
+                  norm_act_conv(g, c, "conv_norm_out", "conv_out", s.x, c->out_channels, (int)c->conv_out));
 }
 
 const ay_keep_rule ay_sd_unet_keep[] = {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The UNet's configuration, shared by its graph (sd_unet.c) and by the names of its checkpoints (sd_unet_names.c).
+ * The UNet's configuration (sd_unet_config.c), shared by its graph (sd_unet.c) and by the names of its checkpoints (sd_unet_names.c).
  */
 #ifndef AY_SD_UNET_H
 #define AY_SD_UNET_H
@@ -10,18 +10,25 @@
 enum { AY_UNET_LEVELS = 8, AY_UNET_LAYERS = 16, AY_UNET_SKIPS = 1 + AY_UNET_LEVELS * (AY_UNET_LAYERS + 1), AY_UNET_HEADS = 256 };
 
 typedef struct ay_unet_level {
-    int64_t channels, heads, depth;    /* depth: transformer blocks of one attention */
+    int64_t channels, heads, layers; /* layers: resnets on the way down; up there is one more */
+    int64_t down_depth[AY_UNET_LAYERS + 1], up_depth[AY_UNET_LAYERS + 1]; /* of each layer's transformer: how many blocks */
     bool down_attention, up_attention; /* of this level; up blocks are listed from the last level to the first */
+    bool only_cross;                   /* a transformer block's first attention reads the text too */
 } ay_unet_level;
 
+typedef enum ay_unet_middle { AY_UNET_MIDDLE_ATTENTION, AY_UNET_MIDDLE_RESNET, AY_UNET_MIDDLE_NONE } ay_unet_middle;
+
 typedef struct ay_unet_config {
-    int64_t in_channels, out_channels, layers, groups, cross_dim, conv_in, conv_out, down_pad;
+    int64_t in_channels, out_channels, groups, cross_dim, conv_in, conv_out, down_pad;
     ay_unet_level level[AY_UNET_LEVELS];
     int levels;
+    ay_unet_middle middle;
+    int64_t mid_depth, cond_dim; /* cond_dim: width of timestep_cond, 0 where there is none */
     double eps, freq_shift;
-    bool linear, flip, upcast, text_time;
+    const char *act;
+    bool linear, flip, upcast, text_time, scale_shift;
     bool split; /* the layout of sd_unet_split.c */
-    int64_t time_dim, text_dim, ids; /* of text_time: width of one number's embedding, of text_embeds; how many numbers */
+    int64_t time_dim, added_dim, ids; /* of text_time: width of one number's embedding; of them all behind text_embeds; how many */
 } ay_unet_config;
 
 extern const ay_naming ay_sd_unet_namings[];
@@ -30,7 +37,7 @@ extern const ay_naming ay_sd_unet_namings[];
 /** Text [B, T, D] as [B, D, 1, T]. */
 ay_val ay_unet_split_text(ay_graph *g, ay_val text);
 /** What is between a transformer's norm and its residual sum, of x [B, C, h, w]. */
-ay_val ay_unet_split_blocks(ay_graph *g, const ay_unet_config *c, const ay_unet_level *l, ay_val x, ay_val text);
+ay_val ay_unet_split_blocks(ay_graph *g, const ay_unet_config *c, const ay_unet_level *l, int64_t depth, ay_val x, ay_val text);
 /* ---- the half that goes down, which a control net copies (sd_unet.c) ------------------------------------------------ */
 
 /** What a graph has come to on the way. */
@@ -39,7 +46,7 @@ typedef struct ay_unet_state {
     ay_val skips[AY_UNET_SKIPS];
     int n_skips;
 } ay_unet_state;
-/** `up`: the configuration has up blocks. */
+/** `up`: the configuration has up blocks. (sd_unet_config.c) */
 alloy_status ay_sd_unet_read(ay_ctx *cx, const char *what, const json_t *j, bool up, ay_unet_config *c);
 /** The inputs that both have in common, the time embedding, conv_in; false where sizes cannot be. */
 bool ay_sd_unet_enter(ay_graph *g, const ay_unet_config *c, const ay_sizes *sizes, ay_unet_state *s);

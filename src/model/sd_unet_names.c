@@ -45,7 +45,7 @@ static const char *resnet_layer(const char *rest, char *text, size_t cap) {
 }
 
 /* `rest` is what follows "down_blocks.i." and the like; `block` what the row of blocks is called, `at` the number of the
- * block's first layer in it, `layers` how many layers come before the sampler. */
+ * block's first layer in it; the sampler comes after its layers. */
 static bool rename_block(const ay_unet_config *c, const char *rest, const char *row, int64_t at, bool up, int level, char *text, size_t cap) {
     int64_t k;
     char layer[128];
@@ -55,8 +55,8 @@ static bool rename_block(const ay_unet_config *c, const char *rest, const char *
     if (tail) return snprintf(text, cap, "%s.%lld.1.%s", row, (long long)(at + k), tail) < (int)cap;
     tail = after(rest, up ? "upsamplers.0.conv." : "downsamplers.0.conv.");
     if (!tail) return false;
-    if (!up) return snprintf(text, cap, "%s.%lld.0.op.%s", row, (long long)(at + c->layers), tail) < (int)cap;
-    return snprintf(text, cap, "%s.%lld.%d.conv.%s", row, (long long)(at + c->layers), c->level[level].up_attention ? 2 : 1, tail) < (int)cap;
+    if (!up) return snprintf(text, cap, "%s.%lld.0.op.%s", row, (long long)(at + c->level[level].layers), tail) < (int)cap;
+    return snprintf(text, cap, "%s.%lld.%d.conv.%s", row, (long long)(at + c->level[level].layers), c->level[level].up_attention ? 2 : 1, tail) < (int)cap;
 }
 
 static bool rename_mid(const char *rest, char *text, size_t cap) {
@@ -68,15 +68,22 @@ static bool rename_mid(const char *rest, char *text, size_t cap) {
     return tail && snprintf(text, cap, "middle_block.%lld.%s", (long long)(2 * k + 1), tail) < (int)cap;
 }
 
+/* How many layers and samplers there are in the levels from `from` to before `to`. */
+static int64_t before(const ay_unet_config *c, int64_t from, int64_t to) {
+    int64_t n = 0;
+    for (int64_t i = from; i < to; i++) n += c->level[i].layers + 1;
+    return n;
+}
+
 static bool rename_ldm(const void *cfg, const char *name, char *text, size_t cap) {
     const ay_unet_config *c = cfg;
     int64_t i;
     const char *rest = after(name, "mid_block.");
     if (rest) return rename_mid(rest, text, cap);
     rest = take_number(after(name, "down_blocks."), &i);
-    if (rest && i < c->levels) return rename_block(c, rest, "input_blocks", 1 + i * (c->layers + 1), false, (int)i, text, cap);
+    if (rest && i < c->levels) return rename_block(c, rest, "input_blocks", 1 + before(c, 0, i), false, (int)i, text, cap);
     rest = take_number(after(name, "up_blocks."), &i);
-    if (rest && i < c->levels) return rename_block(c, rest, "output_blocks", i * (c->layers + 1), true, c->levels - 1 - (int)i, text, cap);
+    if (rest && i < c->levels) return rename_block(c, rest, "output_blocks", before(c, c->levels - i, c->levels), true, c->levels - 1 - (int)i, text, cap);
     return false;
 }
 

@@ -68,14 +68,14 @@ ay_val ay_unet_split_text(ay_graph *g, ay_val text) {
     return ay_reshape(g, ay_permute(g, text, 3, 0, 2, 1), 4, ay_dim(g, text, 0), ay_dim(g, text, 2), 1, ay_dim(g, text, 1));
 }
 
-ay_val ay_unet_split_blocks(ay_graph *g, const ay_unet_config *c, const ay_unet_level *l, ay_val x, ay_val text) {
+ay_val ay_unet_split_blocks(ay_graph *g, const ay_unet_config *c, const ay_unet_level *l, int64_t depth, ay_val x, ay_val text) {
     int64_t batch = ay_dim(g, x, 0), channels = ay_dim(g, x, 1), height = ay_dim(g, x, 2), width = ay_dim(g, x, 3);
     ay_val h = ay_conv2d_layer(g, "proj_in", x, channels, 1, 1, 0, true);
     h = ay_reshape(g, h, 4, batch, channels, 1, height * width);
-    for (int64_t i = 0; i < l->depth; i++) {
+    for (int64_t i = 0; i < depth; i++) {
         ay_push(g, "transformer_blocks.%lld", (long long)i);
         ay_val n = layer_norm(g, "norm1", h);
-        h = ay_add(g, h, attention(g, c, "attn1", n, n, l->heads));
+        h = ay_add(g, h, attention(g, c, "attn1", n, l->only_cross ? text : n, l->heads));
         h = ay_add(g, h, attention(g, c, "attn2", layer_norm(g, "norm2", h), text, l->heads));
         h = ay_add(g, h, feed_forward(g, layer_norm(g, "norm3", h)));
         ay_pop(g);

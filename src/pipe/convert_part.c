@@ -124,6 +124,7 @@ static json_t *sizes_json(const ay_sizes *s) {
     json_t *j = json_pack("{s:I, s:I, s:I, s:I, s:I}", "batch", (json_int_t)s->batch, "latent_height", (json_int_t)s->latent_height, "latent_width",
                      (json_int_t)s->latent_width, "frames", (json_int_t)s->frames, "text_length", (json_int_t)s->text_length);
     if (j && s->control) json_object_set_new(j, "control", json_integer(1));
+    if (j && s->numbers) json_object_set_new(j, "numbers", json_integer((json_int_t)s->numbers));
     return j;
 }
 

@@ -88,6 +88,7 @@ static alloy_status read_sizes(ay_ctx *cx, const char *what, const json_t *j, ay
     AY_TRY(ay_json_int(cx, what, j, "latent_width", 0, big, &s->latent_width));
     AY_TRY(ay_json_int(cx, what, j, "frames", 0, big, &s->frames));
     AY_TRY(ay_json_int_or(cx, what, j, "control", 0, 1, 0, &s->control));
+    AY_TRY(ay_json_int_or(cx, what, j, "numbers", 0, 64, 0, &s->numbers));
     return ay_json_int(cx, what, j, "text_length", 0, big, &s->text_length);
 }
 

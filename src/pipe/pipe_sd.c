@@ -9,8 +9,12 @@
 #include "pipe/control.h"
 #include "pipe/prompt.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* The class of distilled models, whose defaults are its own (pipelines/latent_consistency_models/). */
+static const char consistency[] = "LatentConsistencyModelPipeline";
 
 static const ay_part_row parts[] = {
     {"TextEncoder", "text_encoder", "", false}, {"Unet", "unet", "", false}, {"VAEDecoder", "vae", "decoder", false},
@@ -20,7 +24,8 @@ static const ay_part_row parts_xl[] = {
     {"TextEncoder", "text_encoder", "", true},  {"TextEncoder2", "text_encoder_2", "", false}, {"Unet", "unet", "", false},
     {"VAEDecoder", "vae", "decoder", false},    {"VAEEncoder", "vae", "encoder", false},       {NULL, NULL, NULL, false},
 };
-static const char *const also[] = {"StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline", "StableDiffusionControlNetPipeline", NULL};
+static const char *const also[] = {"StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline", "StableDiffusionControlNetPipeline", consistency,
+                                   "LatentConsistencyModelImg2ImgPipeline", NULL};
 static const char *const also_xl[] = {"StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline", "StableDiffusionXLControlNetPipeline", NULL};
 static const char *const tokenizers[] = {"tokenizer", NULL};
 static const char *const tokenizers_xl[] = {"tokenizer", "tokenizer_2", NULL};
@@ -31,6 +36,8 @@ typedef struct sd_facts {
     bool xl;
     int first, encoders;   /* text encoders: from `first` to before `encoders` */
     int64_t ids;           /* numbers about the picture: 6, or a refiner's 5 */
+    bool ids_open;         /* the UNet's configuration could be read as a refiner's */
+    int64_t cond;          /* width of timestep_cond, which tells a distilled UNet the guidance; 0: it is not told */
     int64_t factor;        /* pixels per latent */
     int64_t channels;      /* of the latents */
     int64_t positions;     /* of the text encoders */
@@ -75,7 +82,9 @@ static alloy_status read_facts(ay_ctx *cx, const ay_model *m, sd_facts *f) {
     if (!vae || !unet) return missing(cx, m, vae ? "Unet" : "VAEDecoder");
     AY_TRY(read_text_facts(cx, m, f));
     AY_TRY(ay_json_int_or(cx, unet_file, unet->config, "in_channels", 1, 1024, 4, &in_channels));
-    AY_TRY(ay_json_int_or(cx, unet_file, unet->config, "cross_attention_dim", 1, 1 << 16, 1280, &f->cross));
+    const json_t *cross = json_object_get(unet->config, "cross_attention_dim"); /* a list has the same number everywhere */
+    AY_TRY(ay_json_int_or(cx, unet_file, unet->config, "time_cond_proj_dim", 0, 4096, 0, &f->cond));
+    f->cross = json_is_array(cross) ? json_integer_value(json_array_get(cross, 0)) : cross && !json_is_null(cross) ? json_integer_value(cross) : 1280;
     AY_TRY(ay_json_int(cx, vae_file, vae->config, "latent_channels", 1, 4096, &f->channels));
     AY_TRY(ay_json_num_or(cx, vae_file, vae->config, "scaling_factor", 1e-9, 1e9, 0.18215, &f->scaling));
     f->factor = (int64_t)1 << (json_array_size(json_object_get(vae->config, "block_out_channels")) - 1);
@@ -98,6 +107,7 @@ static alloy_status read_facts(ay_ctx *cx, const ay_model *m, sd_facts *f) {
     AY_TRY(ay_json_int(cx, unet_file, unet->config, "projection_class_embeddings_input_dim", 1, 1 << 20, &width));
     AY_TRY(ay_json_int(cx, unet_file, unet->config, "addition_time_embed_dim", 1, 1 << 16, &time_dim));
     f->ids = f->first && width == f->pooled + 5 * time_dim ? 5 : 6;
+    f->ids_open = f->ids == 6 && width == f->cross + 5 * time_dim;
     if (width != f->pooled + f->ids * time_dim) {
         return ay_fail(cx, ALLOY_E_MISMATCH,
                        "the UNet reads %lld added numbers, expected text_embeds' %lld and %s times %lld", (long long)width,
@@ -116,8 +126,10 @@ static alloy_status defaults(ay_ctx *cx, const ay_model *m, int *w, int *h, int 
     if (!*w) *w = *h ? *h : side;
     if (!*h) *h = *w;
     if (!*text) *text = (int)f.positions;
-    json_object_set_new(prediction, "steps", json_integer(50));
-    json_object_set_new(prediction, "guidance_scale", json_real(f.xl ? 5.0 : 7.5));
+    const char *class_name = json_string_value(json_object_get(m->index, "_class_name"));
+    bool few = class_name && strcmp(class_name, consistency) == 0;
+    json_object_set_new(prediction, "steps", json_integer(few ? 4 : 50));
+    json_object_set_new(prediction, "guidance_scale", json_real(few ? 8.5 : f.xl ? 5.0 : 7.5));
     if (f.xl) { /* an absent negative prompt is zeros, not the empty text */
         json_object_set_new(prediction, "zero_negative",
                             json_boolean(!json_is_false(json_object_get(m->index, "force_zeros_for_empty_prompt"))));
@@ -154,6 +166,7 @@ static alloy_status sizes(ay_ctx *cx, const ay_model *m, const ay_part_row *part
         out->latent_height = h / f.factor;
     }
     if (strncmp(part->package, "VAE", 3) != 0) out->text_length = text;
+    if (strcmp(part->package, "Unet") == 0 && f.ids_open) out->numbers = f.ids;
     return ALLOY_OK;
 }
 
@@ -176,6 +189,7 @@ typedef struct sd_run {
     const ay_denoiser *denoiser;
     float *guess[2];        /* [C, h, w] */
     float time_ids[2][6];
+    float *cond;            /* [f.cond] */
 } sd_run;
 
 /* One encoder for one prompt; columns [at, at + dim) of the prompt's embeds. The pooled vector is the first chunk's. */
@@ -256,6 +270,18 @@ static alloy_status encode_prompts(sd_run *x) {
 
 /* ---- steps ------------------------------------------------------------------------------------------------------ */
 
+/* get_guidance_scale_embedding of the pipelines, in float32: sines, then cosines, of what guidance adds, in thousandths. */
+static float *guidance_embedding(ay_arena *arena, int64_t dim, double guidance) {
+    float *v = ay_alloc(arena, (size_t)(dim + 1) * sizeof *v), w = (float)(guidance - 1) * 1000.0f;
+    int64_t half = dim / 2;
+    for (int64_t i = 0; v && i < half; i++) {
+        float angle = w * expf((float)i * -(logf(10000.0f) / (float)(half - 1)));
+        v[i] = sinf(angle);
+        v[half + i] = cosf(angle);
+    }
+    return v;
+}
+
 static alloy_status open_unet(void *user) {
     sd_run *x = user;
     int64_t n = x->f.channels * x->h * x->w;
@@ -263,6 +289,8 @@ static alloy_status open_unet(void *user) {
         x->guess[i] = ay_alloc(x->arena, (size_t)n * sizeof(float));
         if (!x->guess[i]) return ay_nomem(x->s.cx);
     }
+    x->cond = guidance_embedding(x->arena, x->f.cond, x->s.r->guidance_scale);
+    if (!x->cond) return ay_nomem(x->s.cx);
     for (int i = 0; i < 2; i++) { /* original size, crop's corner, target size or score */
         x->time_ids[i][0] = x->time_ids[i][4] = (float)x->s.r->height;
         x->time_ids[i][1] = x->time_ids[i][5] = (float)x->s.r->width;
@@ -281,7 +309,7 @@ static void close_unet(void *user) {
 static alloy_status call_unet(sd_run *x, const ay_moment *at, int which, float *guess) {
     float timestep = at->timestep;
     int64_t channels = x->f.inpainting ? 2 * x->f.channels + 1 : x->f.channels;
-    ay_tensor in[5 + AY_CONTROL_MOST] = {
+    ay_tensor in[6 + AY_CONTROL_MOST] = {
         {"sample", ay_shape(AY_F32, 4, (int64_t)1, channels, x->h, x->w), (void *)at->sample},
         {"timestep", ay_shape(AY_F32, 1, (int64_t)1), &timestep},
         {"encoder_hidden_states", ay_shape(AY_F32, 3, (int64_t)1, (int64_t)x->s.text, x->f.cross), x->embeds[which]},
@@ -295,8 +323,10 @@ static alloy_status call_unet(sd_run *x, const ay_moment *at, int which, float *
         AY_TRY(ay_control_run(&x->s, &x->control, at, in, n));
         in[0].type.dim[1] = channels;
         memcpy(in + n, x->control.in, (size_t)x->control.n * sizeof *in);
+        n += x->control.n;
     }
-    return ay_component_run(x->s.cx, x->unet, in, n + x->control.n, &out, 1);
+    if (x->f.cond) in[n++] = (ay_tensor){"timestep_cond", ay_shape(AY_F32, 2, (int64_t)1, x->f.cond), x->cond};
+    return ay_component_run(x->s.cx, x->unet, in, n, &out, 1);
 }
 
 static alloy_status predict(void *user, const ay_moment *at, float *answer) {
@@ -327,6 +357,7 @@ static alloy_status run(ay_ctx *cx, ay_model *m, ay_request *r) {
     ay_sizes s;
     AY_TRY(read_facts(cx, m, &x.f));
     AY_TRY(sizes(cx, m, ay_model_find(m, "Unet")->row, r->width, r->height, m->text_length, &s));
+    if (x.f.cond) x.guided = false; /* it is told, not made of two answers */
     AY_TRY(
         ay_json_bool_or(cx, "alloy.json", json_object_get(m->json, "prediction"), "zero_negative", false, &x.zero_negative));
     if (x.f.inpainting && !r->in.mask) {

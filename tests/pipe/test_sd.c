@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const ay_flux_case cases[] = {{"sd15", false, "sd"}, {"sd2", false, "sd"}, {"sdxl", true, "sd"}};
-enum { CASES = 3 };
+static const ay_flux_case cases[] = {{"sd15", false, "sd"}, {"sd2", false, "sd"}, {"sdxl", true, "sd"}, {"lcm", false, "sd"}, {"cut", true, "sd"}};
+enum { CASES = 5 };
 
 static void test_components_float32(void **state) {
     for (int i = 0; i < CASES; i++) ay_check_components(*state, &cases[i], "float32", "macos14", false, 1e-4);
@@ -81,14 +81,20 @@ static void test_configurations(void **state) {
     static const struct {
         const char *key, *value;
     } bad[] = {
-        {"time_cond_proj_dim", "256"},
+        {"time_cond_proj_dim", "-1"},
         {"class_embed_type", "\"timestep\""},
         {"addition_embed_type", "\"image\""},
-        {"resnet_time_scale_shift", "\"scale_shift\""},
-        {"mid_block_type", "null"},
+        {"resnet_time_scale_shift", "\"spatial\""},
+        {"mid_block_type", "\"UNetMidBlock2DSimpleCrossAttn\""},
         {"down_block_types", "[\"AttnDownBlock2D\", \"DownBlock2D\", \"DownBlock2D\", \"DownBlock2D\"]"},
         {"attention_head_dim", "[4, 4]"},
         {"in_channels", "7"},
+        {"act_fn", "\"mish\""},
+        {"layers_per_block", "[1, 2]"},
+        {"cross_attention_dim", "[32, 32, 16, 32]"},
+        {"transformer_layers_per_block", "[[1], [1], [1], [1]]"},
+        {"reverse_transformer_layers_per_block", "[[1], [1], [1], [1]]"},
+        {"only_cross_attention", "[true]"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         const char *dir = ay_flux_checkpoint(t, &cases[0]), *file = ay_test_join(t, dir, "unet/config.json");

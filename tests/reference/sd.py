@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Golden data for Stable Diffusion 1, 2 and XL: small configurations, weights from hashes of names, through diffusers.
 
-    python tests/reference/sd.py            # rewrites tests/golden/sd/
-    python tests/reference/sd.py --save DIR # also writes each case as a checkpoint folder, by save_pretrained
+    python tests/reference/sd.py                    # rewrites tests/golden/sd/
+    python tests/reference/sd.py --save DIR         # also writes each case as a checkpoint folder, by save_pretrained
+    python tests/reference/sd.py --only NAME ...    # these cases
 
 Each case folder is as flux.py's: a checkpoint folder with manifest.txt where the weights would be, io.safetensors with
 inputs and float32 outputs of every component, pictures. The tokenizer is the small CLIP one of tests/golden/flux.
@@ -14,8 +15,8 @@ import sys
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
-from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
+from diffusers import AutoencoderKL, LatentConsistencyModelPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, LCMScheduler, PNDMScheduler
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -77,6 +78,36 @@ CASES = {
         pictures=[("32x32", "a purple diamond", None, 4, 5, 5.0, 32, 32),
                   ("48x24", "a GREEN circle; and a red SQUARE", "one large orange cross", 5, 4, 7.0, 48, 24)],
     ),
+    # Distilled to few steps: the guidance is told to the UNet, nothing but a resnet in the middle
+    "lcm": dict(
+        dtype="F32",
+        unet=dict(sample_size=8, block_out_channels=(16, 24), layers_per_block=1, cross_attention_dim=32, attention_head_dim=2, norm_num_groups=4,
+                  time_cond_proj_dim=12, mid_block_type="UNetMidBlock2D",
+                  down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D")),
+        clips=[dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, hidden_act="quick_gelu")],
+        vae=dict(block_out_channels=(8, 16), latent_channels=4, norm_num_groups=8, layers_per_block=1, scaling_factor=0.18215),
+        scheduler=LCMScheduler(**BETAS), pipeline=LatentConsistencyModelPipeline,
+        size=(32, 32),
+        pictures=[("32x32", "a red circle", None, 3, 4, 8.5, 32, 32), ("24x40", "two green squares", None, 6, 2, 3.0, 24, 40)],
+    ),
+    # Cut: layers and transformer blocks counted for each block, and again on the way up, nothing in the middle; and what else
+    # the class can be told. Sizes of XL that might be a refiner's: 24 + 32 + 5 * 8 is 48 + 6 * 8
+    "cut": dict(
+        dtype="F32",
+        unet=dict(sample_size=8, block_out_channels=(16, 24, 32), layers_per_block=[2, 1, 3], cross_attention_dim=[56, 56, 56],
+                  attention_head_dim=[2, 3, 4], norm_num_groups=8, use_linear_projection=True, act_fn="gelu", downsample_padding=0,
+                  resnet_time_scale_shift="scale_shift", only_cross_attention=[False, True, False], mid_block_type=None,
+                  transformer_layers_per_block=[1, [2], [1, 2, 1]], reverse_transformer_layers_per_block=[[2, 1, 1, 2], [1, 2], 1],
+                  addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=48 + 48,
+                  down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+                  up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D")),
+        clips=[dict(hidden_size=24, intermediate_size=48, num_hidden_layers=2, num_attention_heads=3, hidden_act="quick_gelu"),
+               dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, hidden_act="gelu", projection_dim=48)],
+        vae=dict(block_out_channels=(8, 16), latent_channels=4, norm_num_groups=8, layers_per_block=1, scaling_factor=0.13025),
+        scheduler=EulerDiscreteScheduler(**BETAS, timestep_spacing="leading", steps_offset=1),
+        size=(32, 32),
+        pictures=[("32x48", "a purple diamond", "red", 7, 4, 5.0, 32, 48)],
+    ),
 }
 
 
@@ -98,7 +129,7 @@ def build(case):
         m.to(TYPES[case["dtype"]]).to(torch.float32)
     if len(clips) == 2:
         return StableDiffusionXLPipeline(scheduler=case["scheduler"], tokenizer=TOKENIZER, tokenizer_2=TOKENIZER, add_watermarker=False, **models)
-    return StableDiffusionPipeline(scheduler=case["scheduler"], tokenizer=TOKENIZER, safety_checker=None, feature_extractor=None,
+    return case.get("pipeline", StableDiffusionPipeline)(scheduler=case["scheduler"], tokenizer=TOKENIZER, safety_checker=None, feature_extractor=None,
                                    requires_safety_checker=False, **models)
 
 
@@ -117,10 +148,12 @@ def component_io(pipe, case):
         io[name + ".last_hidden_state"], io[name + ".hidden_states_penultimate"] = out.last_hidden_state, out.hidden_states[-2]
         io[name + (".text_embeds" if i else ".pooler_output")] = out.text_embeds if i else out.pooler_output
     args = dict(sample=rand("sample", 1, 4, lh, lw), timestep=torch.tensor([731.0]),
-                encoder_hidden_states=rand("encoder", 1, 77, u["cross_attention_dim"]))
+                encoder_hidden_states=rand("encoder", 1, 77, sum(c["hidden_size"] for c in case["clips"])))
+    if "time_cond_proj_dim" in u:
+        args["timestep_cond"] = rand("cond", 1, u["time_cond_proj_dim"])
     added = {}
     if "addition_embed_type" in u:
-        added = dict(text_embeds=rand("pooled", 1, 24), time_ids=torch.tensor([[float(h), w, 0, 0, h, w]]))
+        added = dict(text_embeds=rand("pooled", 1, case["clips"][1]["projection_dim"]), time_ids=torch.tensor([[float(h), w, 0, 0, h, w]]))
     io |= {"Unet." + k: v for k, v in (args | added).items()}
     io["Unet.noise_pred"] = pipe.unet(**args, added_cond_kwargs=added or None, return_dict=False)[0]
     io["VAEDecoder.z"] = rand("z", 1, 4, lh, lw)
@@ -134,7 +167,8 @@ def component_io(pipe, case):
 def pictures(pipe, case, folder):
     rows = []
     for name, prompt, negative, seed, steps, guidance, w, h in case["pictures"]:
-        im = pipe(prompt, negative_prompt=negative, width=w, height=h, num_inference_steps=steps, guidance_scale=guidance,
+        more = {} if "pipeline" in case else dict(negative_prompt=negative)
+        im = pipe(prompt, **more, width=w, height=h, num_inference_steps=steps, guidance_scale=guidance,
                   generator=torch.Generator("cpu").manual_seed(seed)).images[0]
         a = np.asarray(im).astype(np.float64)
         print(f"  {name}: mean {a.mean():.1f}, standard deviation {a.std():.1f}, clipped {((a == 0) | (a == 255)).mean():.2f}")
@@ -170,7 +204,8 @@ def write(name, case, save):
 if __name__ == "__main__":
     os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
     save = sys.argv[2] if sys.argv[1:2] == ["--save"] else None
+    only = sys.argv[2:] if sys.argv[1:2] == ["--only"] else CASES
     torch.set_num_threads(1)
-    for name, case in CASES.items():
+    for name in only:
         print(name)
-        write(name, case, save)
+        write(name, CASES[name], save)
