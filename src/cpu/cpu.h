@@ -36,6 +36,7 @@ size_t ay_program_peak(const ay_program *p); /* bytes of slab + scratch + packed
  *  A missing, unknown or misshapen input is one sentence. Honours cx->stop within one tile. Bit-identical for any number
  *  of threads. */
 alloy_status ay_program_run(ay_ctx *cx, ay_program *p, const ay_tensor *in, int n_in, ay_tensor *out, int n_out);
+size_t ay_program_streamed(const ay_program *p); /* bytes of weights that the memory limit has each run read again */
 void ay_program_rest(ay_program *p); /* gives the slab's pages back to the system until the next run */
 int64_t ay_program_overflows(const ay_program *p); /* emulate_f16: values that left half's range in the last run */
 void ay_program_profile(ay_program *p, bool on);

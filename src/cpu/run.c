@@ -192,6 +192,7 @@ alloy_status ay_program_run(ay_ctx *cx, ay_program *p, const ay_tensor *in, int 
 }
 
 size_t ay_program_peak(const ay_program *p) { return p->slab_bytes + p->fixed_bytes; }
+size_t ay_program_streamed(const ay_program *p) { return p->streamed; }
 void ay_program_rest(ay_program *p) { ay_memory_rest(p->slab, p->slab_bytes); }
 int64_t ay_program_overflows(const ay_program *p) { return p->overflows; }
 

@@ -149,6 +149,12 @@ size_t ay_component_peak(const ay_component *c) {
     return most + c->carried;
 }
 
+size_t ay_component_streamed(const ay_component *c) {
+    size_t sum = 0;
+    for (int k = 0; k < c->n_links; k++) sum += c->links[k].program ? ay_program_streamed(c->links[k].program) : 0;
+    return sum;
+}
+
 double ay_component_wall(const ay_component *c) {
     double sum = 0;
     for (int k = 0; k < c->n_links; k++) sum += c->links[k].program ? ay_program_wall(c->links[k].program) : 0;

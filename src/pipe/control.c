@@ -28,7 +28,7 @@ static alloy_status check_base(ay_stage *x, const char *dir, const json_t *net, 
     return ALLOY_OK;
 }
 
-static alloy_status open_net(ay_stage *x, const ay_model_part *base, const ay_denoiser *d, int64_t text, ay_control *c) {
+static alloy_status open_net(ay_stage *x, const ay_model_part *base, const ay_denoiser *d, int64_t text, int batch, ay_control *c) {
     const char *dir = x->r->o->controlnet;
     AY_TRY(ay_model_open(x->cx, dir, &c->m));
     const ay_model_part *p = ay_model_find(c->m, "ControlNet");
@@ -37,7 +37,7 @@ static alloy_status open_net(ay_stage *x, const ay_model_part *base, const ay_de
                        c->m->row->type);
     }
     AY_TRY(check_base(x, dir, p->config, base->config));
-    ay_sizes s = {.batch = 1, .latent_height = d->height, .latent_width = d->width, .text_length = text};
+    ay_sizes s = {.batch = batch, .latent_height = d->height, .latent_width = d->width, .text_length = text};
     AY_TRY(ay_component_open(x->cx, c->m, "ControlNet", &s, &x->r->exec, &c->c));
     if (ay_component_peak(c->c) > x->peak) x->peak = ay_component_peak(c->c);
     int n;
@@ -72,14 +72,18 @@ static alloy_status prepare_tensors(ay_stage *x, ay_control *c) {
     return ALLOY_OK;
 }
 
-alloy_status ay_control_open(ay_stage *x, const ay_model_part *base, const ay_denoiser *d, int64_t text, ay_control *c) {
+alloy_status ay_control_open(ay_stage *x, const ay_model_part *base, const ay_denoiser *d, int64_t text, int batch, ay_control *c) {
     const ay_image *im = &x->r->in.control;
     size_t n = (size_t)im->width * (size_t)im->height;
     *c = (ay_control){.strength = x->r->o->control_strength, .from = x->r->o->control_start, .to = x->r->o->control_end};
-    c->picture = malloc(3 * n * sizeof *c->picture);
+    c->batch = batch;
+    c->picture = malloc((size_t)batch * 3 * n * sizeof *c->picture);
     if (!c->picture) return ay_nomem(x->cx);
-    for (size_t i = 0; i < 3 * n; i++) c->picture[i] = (float)im->pixels[(i % n) * 3 + i / n] / 255.0f;
-    AY_TRY(open_net(x, base, d, text, c));
+    for (size_t k = 0; k < (size_t)batch * 3 * n; k++) {
+        size_t i = k % (3 * n);
+        c->picture[k] = (float)im->pixels[(i % n) * 3 + i / n] / 255.0f;
+    }
+    AY_TRY(open_net(x, base, d, text, batch, c));
     return prepare_tensors(x, c);
 }
 
@@ -99,7 +103,7 @@ alloy_status ay_control_run(ay_stage *x, ay_control *c, const ay_moment *at, con
         return ALLOY_OK;
     }
     memcpy(in, inputs, (size_t)n * sizeof *in);
-    in[n] = (ay_tensor){"controlnet_cond", ay_shape(AY_F32, 4, (int64_t)1, (int64_t)3, (int64_t)x->r->height, (int64_t)x->r->width), c->picture};
+    in[n] = (ay_tensor){"controlnet_cond", ay_shape(AY_F32, 4, (int64_t)c->batch, (int64_t)3, (int64_t)x->r->height, (int64_t)x->r->width), c->picture};
     AY_TRY(ay_component_run(x->cx, c->c, in, n + 1, c->out, c->n));
     float strength = (float)c->strength;
     for (int i = 0; i < c->n && strength != 1; i++) {

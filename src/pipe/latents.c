@@ -24,6 +24,7 @@ alloy_status ay_stage_open(ay_stage *x, const char *package, ay_component **c) {
     AY_TRY(x->m->row->sizes(x->cx, x->m, p->row, x->r->width, x->r->height, x->text, &s));
     double start = ay_now();
     s.skip = x->skip;
+    if (x->batch) s.batch = x->batch;
     const char *controlled = x->m->row->tasks.controlled;
     s.control = x->r->in.control.pixels && controlled && strcmp(controlled, package) == 0;
     AY_TRY(ay_component_open(x->cx, x->m, package, &s, &x->r->exec, c));

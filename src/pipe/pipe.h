@@ -168,6 +168,7 @@ const ay_tensor *ay_component_outputs(const ay_component *c, int *n);
 const ay_tensor *ay_component_inputs(const ay_component *c, int *n);
 int64_t ay_component_overflows(const ay_component *c);
 size_t ay_component_peak(const ay_component *c);
+size_t ay_component_streamed(const ay_component *c); /* bytes of weights that a memory limit has each run read again */
 double ay_component_wall(const ay_component *c); /* seconds of the runs in the profile */
 json_t *ay_component_profile(const ay_component *c); /* array of steps, new reference */
 
@@ -258,6 +259,7 @@ typedef struct ay_stage {
     int text;    /* tokens */
     size_t peak; /* bytes, of the largest component so far */
     int skip;    /* layers at the end of a text encoder, while one is opened */
+    int batch;   /* pictures a call, while a denoiser is opened; 0: 1 */
 } ay_stage;
 /** A component for the request's size. Closing puts its profile into the report and says what overflowed. */
 alloy_status ay_stage_open(ay_stage *x, const char *package, ay_component **c);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
  * Stable Diffusion 1, 2 and XL (diffusers: pipelines/stable_diffusion/pipeline_stable_diffusion.py,
- * pipelines/stable_diffusion_xl/pipeline_stable_diffusion_xl.py): one UNet call a step for the prompt and, where guidance
- * is above 1, one for the negative prompt. XL joins the last but one layer of two text encoders, and tells its UNet the
+ * pipelines/stable_diffusion_xl/pipeline_stable_diffusion_xl.py): the UNet is asked once a step for the prompt and, where
+ * guidance is above 1, for the negative prompt. XL joins the last but one layer of two text encoders, and tells its UNet the
  * pooled vector of the second and the picture's size. XL's refiner has the second encoder only, starts from a picture, and
  * is told how pleasing the picture is to be instead of its final size.
  */
 #include "pipe/control.h"
+#include "pipe/guidance.h"
 #include "pipe/prompt.h"
 
 #include <math.h>
@@ -172,23 +173,20 @@ static alloy_status sizes(ay_ctx *cx, const ay_model *m, const ay_part_row *part
 
 /* ---- text ---------------------------------------------------------------------------------------------------- */
 
-enum { POSITIVE, NEGATIVE };
-
 typedef struct sd_run {
     ay_stage s;
     ay_arena *arena;
     sd_facts f;
     int64_t h, w;
-    bool guided;
     bool zero_negative;
     int chunks;
     ay_prompt prompt[2][2];       /* of both prompts, for each encoder */
-    float *embeds[2], *pooled[2]; /* [chunks * T, cross], [pooled] */
+    float *embeds[2], *pooled[2]; /* [chunks * T, cross], [pooled]; the negative prompt's lie behind the prompt's */
     ay_component *unet;
     ay_control control;
     const ay_denoiser *denoiser;
-    float *guess[2];        /* [C, h, w] */
-    float time_ids[2][6];
+    ay_guidance guidance;
+    float time_ids[12];     /* [2, ids] */
     float *cond;            /* [f.cond] */
 } sd_run;
 
@@ -212,7 +210,7 @@ static alloy_status encode_one(sd_run *x, ay_component *c, int encoder, int whic
     return ALLOY_OK;
 }
 
-static bool reads_negative(const sd_run *x) { return x->guided && (x->s.r->o->negative_prompt || !x->zero_negative); }
+static bool reads_negative(const sd_run *x) { return x->guidance.guided && (x->s.r->o->negative_prompt || !x->zero_negative); }
 
 /* Both prompts, for every encoder, in equally many chunks: the shorter one is filled up with empty ones. */
 static alloy_status read_prompts(sd_run *x) {
@@ -221,7 +219,7 @@ static alloy_status read_prompts(sd_run *x) {
     const char *texts[2] = {o->prompt, o->negative_prompt ? o->negative_prompt : ""};
     x->chunks = 1;
     for (int round = 0; round < 2; round++) { /* the second knows how many chunks the longest needs */
-        for (int which = 0; which <= (reads_negative(x) ? NEGATIVE : POSITIVE); which++) {
+        for (int which = 0; which <= (reads_negative(x) ? AY_NEGATIVE : AY_POSITIVE); which++) {
             for (int i = x->f.first; i < x->f.encoders; i++) {
                 ay_prompt *p = &x->prompt[which][i];
                 if (round && p->chunks == x->chunks) continue;
@@ -231,11 +229,12 @@ static alloy_status read_prompts(sd_run *x) {
         }
     }
     if (x->chunks > 1) ay_log(x->s.cx, AY_LOG_INFO, "the prompt is read in %d chunks of %d tokens", x->chunks, x->s.text - 2);
-    for (int which = 0; which < 2; which++) { /* ay_alloc gives zeros */
-        x->embeds[which] = ay_alloc(x->arena, (size_t)(x->chunks * x->s.text * x->f.cross) * sizeof(float));
-        x->pooled[which] = ay_alloc(x->arena, (size_t)(x->f.pooled + 1) * sizeof(float));
-        if (!x->embeds[which] || !x->pooled[which]) return ay_nomem(x->s.cx);
-    }
+    int64_t n = x->chunks * x->s.text * x->f.cross;
+    x->embeds[0] = ay_alloc(x->arena, (size_t)(2 * n) * sizeof(float)); /* zeros */
+    x->pooled[0] = ay_alloc(x->arena, (size_t)(2 * x->f.pooled + 1) * sizeof(float));
+    if (!x->embeds[0] || !x->pooled[0]) return ay_nomem(x->s.cx);
+    x->embeds[1] = x->embeds[0] + n;
+    x->pooled[1] = x->pooled[0] + x->f.pooled;
     return ALLOY_OK;
 }
 
@@ -251,13 +250,13 @@ static alloy_status encode_prompts(sd_run *x) {
         ay_progress(x->s.cx, "text", i, encoders);
         x->s.skip = x->s.r->o->clip_skip;
         alloy_status st = ay_stage_open(&x->s, packages[i], &c);
-        if (st == ALLOY_OK) st = encode_one(x, c, i, POSITIVE);
+        if (st == ALLOY_OK) st = encode_one(x, c, i, AY_POSITIVE);
         if (st == ALLOY_OK && reads_negative(x) && x->s.skip) {
             ay_stage_close(&x->s, packages[i], &c);
             x->s.skip = 0;
             st = ay_stage_open(&x->s, packages[i], &c);
         }
-        if (st == ALLOY_OK && reads_negative(x)) st = encode_one(x, c, i, NEGATIVE);
+        if (st == ALLOY_OK && reads_negative(x)) st = encode_one(x, c, i, AY_NEGATIVE);
         ay_stage_close(&x->s, packages[i], &c);
         x->s.skip = 0;
         AY_TRY(st);
@@ -284,39 +283,43 @@ static float *guidance_embedding(ay_arena *arena, int64_t dim, double guidance) 
 
 static alloy_status open_unet(void *user) {
     sd_run *x = user;
-    int64_t n = x->f.channels * x->h * x->w;
-    for (int i = 0; i < 2; i++) {
-        x->guess[i] = ay_alloc(x->arena, (size_t)n * sizeof(float));
-        if (!x->guess[i]) return ay_nomem(x->s.cx);
-    }
+    ay_guidance *g = &x->guidance;
+    g->n = x->f.channels * x->h * x->w;
+    g->seen = x->f.inpainting ? 2 * g->n + x->h * x->w : g->n;
+    g->apart = x->f.inpainting && x->s.r->in.control.pixels; /* a control net reads the first channels of one sample */
     x->cond = guidance_embedding(x->arena, x->f.cond, x->s.r->guidance_scale);
     if (!x->cond) return ay_nomem(x->s.cx);
     for (int i = 0; i < 2; i++) { /* original size, crop's corner, target size or score */
-        x->time_ids[i][0] = x->time_ids[i][4] = (float)x->s.r->height;
-        x->time_ids[i][1] = x->time_ids[i][5] = (float)x->s.r->width;
-        if (x->f.ids == 5) x->time_ids[i][4] = i == POSITIVE ? 6.0f : 2.5f; /* aesthetic_score, negative_aesthetic_score */
+        float *ids = x->time_ids + i * x->f.ids;
+        ids[0] = (float)x->s.r->height;
+        ids[1] = (float)x->s.r->width;
+        if (x->f.ids == 5) ids[4] = i == AY_POSITIVE ? 6.0f : 2.5f; /* aesthetic_score, negative_aesthetic_score */
+        for (int k = 0; x->f.ids == 6 && k < 2; k++) ids[4 + k] = ids[k];
     }
-    if (x->s.r->in.control.pixels) AY_TRY(ay_control_open(&x->s, ay_model_find(x->s.m, "Unet"), x->denoiser, x->s.text, &x->control));
-    return ay_stage_open(&x->s, "Unet", &x->unet);
+    AY_TRY(ay_guidance_open(&x->s, "Unet", x->denoiser, g, &x->unet));
+    if (!x->s.r->in.control.pixels) return ALLOY_OK;
+    return ay_control_open(&x->s, ay_model_find(x->s.m, "Unet"), x->denoiser, x->s.text, g->count, &x->control);
 }
 
 static void close_unet(void *user) {
     sd_run *x = user;
     ay_stage_close(&x->s, "Unet", &x->unet);
     ay_control_close(&x->s, &x->control);
+    ay_guidance_close(&x->guidance);
 }
 
-static alloy_status call_unet(sd_run *x, const ay_moment *at, int which, float *guess) {
-    float timestep = at->timestep;
-    int64_t channels = x->f.inpainting ? 2 * x->f.channels + 1 : x->f.channels;
+static alloy_status call_unet(void *user, const ay_moment *at, int which, int count, float *guess) {
+    sd_run *x = user;
+    float timestep[2] = {at->timestep, at->timestep};
+    int64_t b = count, channels = x->f.inpainting ? 2 * x->f.channels + 1 : x->f.channels;
     ay_tensor in[6 + AY_CONTROL_MOST] = {
-        {"sample", ay_shape(AY_F32, 4, (int64_t)1, channels, x->h, x->w), (void *)at->sample},
-        {"timestep", ay_shape(AY_F32, 1, (int64_t)1), &timestep},
-        {"encoder_hidden_states", ay_shape(AY_F32, 3, (int64_t)1, (int64_t)x->s.text, x->f.cross), x->embeds[which]},
-        {"text_embeds", ay_shape(AY_F32, 2, (int64_t)1, x->f.pooled), x->pooled[which]},
-        {"time_ids", ay_shape(AY_F32, 2, (int64_t)1, x->f.ids), x->time_ids[which]},
+        {"sample", ay_shape(AY_F32, 4, b, channels, x->h, x->w), (void *)at->sample},
+        {"timestep", ay_shape(AY_F32, 1, b), timestep},
+        {"encoder_hidden_states", ay_shape(AY_F32, 3, b, (int64_t)x->s.text, x->f.cross), x->embeds[which]},
+        {"text_embeds", ay_shape(AY_F32, 2, b, x->f.pooled), x->pooled[which]},
+        {"time_ids", ay_shape(AY_F32, 2, b, x->f.ids), x->time_ids + which * x->f.ids},
     };
-    ay_tensor out = {"noise_pred", ay_shape(AY_F32, 4, (int64_t)1, x->f.channels, x->h, x->w), guess};
+    ay_tensor out = {"noise_pred", ay_shape(AY_F32, 4, b, x->f.channels, x->h, x->w), guess};
     int n = x->f.xl ? 5 : 3;
     if (x->control.c) { /* it sees the latents alone, without what an inpainting UNet reads behind them */
         in[0].type.dim[1] = x->f.channels;
@@ -325,19 +328,13 @@ static alloy_status call_unet(sd_run *x, const ay_moment *at, int which, float *
         memcpy(in + n, x->control.in, (size_t)x->control.n * sizeof *in);
         n += x->control.n;
     }
-    if (x->f.cond) in[n++] = (ay_tensor){"timestep_cond", ay_shape(AY_F32, 2, (int64_t)1, x->f.cond), x->cond};
+    if (x->f.cond) in[n++] = (ay_tensor){"timestep_cond", ay_shape(AY_F32, 2, b, x->f.cond), x->cond};
     return ay_component_run(x->s.cx, x->unet, in, n, &out, 1);
 }
 
 static alloy_status predict(void *user, const ay_moment *at, float *answer) {
     sd_run *x = user;
-    float guidance = (float)x->s.r->guidance_scale, *with = x->guess[POSITIVE], *away = x->guess[NEGATIVE];
-    int64_t n = x->f.channels * x->h * x->w;
-    if (!x->guided) return call_unet(x, at, POSITIVE, answer);
-    AY_TRY(call_unet(x, at, POSITIVE, with));
-    AY_TRY(call_unet(x, at, NEGATIVE, away));
-    for (int64_t k = 0; k < n; k++) answer[k] = away[k] + guidance * (with[k] - away[k]);
-    return ALLOY_OK;
+    return ay_guidance_predict(&x->guidance, at, answer);
 }
 
 /* Settings that the pipelines of versions 1 and 2 correct in their schedulers' configurations (__init__: "steps_offset" and
@@ -353,11 +350,12 @@ static json_t *corrected(const json_t *scheduler, bool painted) {
 }
 
 static alloy_status run(ay_ctx *cx, ay_model *m, ay_request *r) {
-    sd_run x = {.s = {.cx = cx, .m = m, .r = r, .text = m->text_length}, .guided = r->guidance_scale > 1};
+    sd_run x = {.s = {.cx = cx, .m = m, .r = r, .text = m->text_length}};
+    x.guidance = (ay_guidance){.guided = r->guidance_scale > 1, .scale = (float)r->guidance_scale, .call = call_unet, .user = &x};
     ay_sizes s;
     AY_TRY(read_facts(cx, m, &x.f));
     AY_TRY(sizes(cx, m, ay_model_find(m, "Unet")->row, r->width, r->height, m->text_length, &s));
-    if (x.f.cond) x.guided = false; /* it is told, not made of two answers */
+    if (x.f.cond) x.guidance.guided = false; /* it is told, not made of two answers */
     AY_TRY(
         ay_json_bool_or(cx, "alloy.json", json_object_get(m->json, "prediction"), "zero_negative", false, &x.zero_negative));
     if (x.f.inpainting && !r->in.mask) {

@@ -3,9 +3,9 @@
  * Stable Diffusion 3 and 3.5 (diffusers: pipelines/stable_diffusion_3/pipeline_stable_diffusion_3.py). The
  * last but one layers of two CLIP encoders stand side by side, filled up with zeros to T5's width; T5's sequence follows
  * after them. T5 may be absent: its tokens are zeros then. The two pooled vectors in a row modulate the transformer, which
- * is called once a step for the prompt and, where guidance is above 1, once for the negative prompt.
+ * is asked once a step for the prompt and, where guidance is above 1, for the negative prompt.
  */
-#include "pipe/denoise.h"
+#include "pipe/guidance.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -140,17 +140,15 @@ static alloy_status sizes(ay_ctx *cx, const ay_model *m, const ay_part_row *part
 
 /* ---- text ----------------------------------------------------------------------------------------------------------------- */
 
-enum { POSITIVE, NEGATIVE };
-
 typedef struct sd3_run {
     ay_stage s;
     ay_arena *arena;
     sd3_facts f;
     int64_t h, w, tokens; /* latents; text tokens of all encoders */
-    bool guided;
-    float *embeds[2], *pooled[2]; /* [tokens, joint], [pooled[0] + pooled[1]] */
+    const ay_denoiser *denoiser;
+    float *embeds[2], *pooled[2]; /* [tokens, joint], [pooled[0] + pooled[1]]; the negative prompt's lie behind the prompt's */
     ay_component *transformer;
-    float *guess[2]; /* [C, h, w] */
+    ay_guidance guidance;
 } sd3_run;
 
 /* Encoder 0 or 1 on one prompt: columns of the first rows of its embeds, and its part of the pooled vector. */
@@ -187,16 +185,17 @@ static alloy_status encode_prompts(sd3_run *x) {
     int encoders = x->f.t5 ? 3 : 2;
     double start = ay_now();
     if (!x->f.t5) ay_log(x->s.cx, AY_LOG_INFO, "%s: has no TextEncoder3; prompts are read without it", x->s.m->dir);
-    for (int which = 0; which < 2; which++) { /* ay_alloc gives zeros */
-        x->embeds[which] = ay_alloc(x->arena, (size_t)(x->tokens * x->f.joint) * sizeof(float));
-        x->pooled[which] = ay_alloc(x->arena, (size_t)(x->f.pooled[0] + x->f.pooled[1]) * sizeof(float));
-        if (!x->embeds[which] || !x->pooled[which]) return ay_nomem(x->s.cx);
-    }
+    int64_t pooled = x->f.pooled[0] + x->f.pooled[1];
+    x->embeds[0] = ay_alloc(x->arena, (size_t)(2 * x->tokens * x->f.joint) * sizeof(float)); /* zeros */
+    x->pooled[0] = ay_alloc(x->arena, (size_t)(2 * pooled) * sizeof(float));
+    if (!x->embeds[0] || !x->pooled[0]) return ay_nomem(x->s.cx);
+    x->embeds[1] = x->embeds[0] + x->tokens * x->f.joint;
+    x->pooled[1] = x->pooled[0] + pooled;
     for (int i = 0; i < encoders; i++) { /* opened, used and released one after another, before the denoiser loads */
         ay_component *c = NULL;
         ay_progress(x->s.cx, "text", i, encoders);
         alloy_status st = ay_stage_open(&x->s, packages[i], &c);
-        for (int which = POSITIVE; which <= (x->guided ? NEGATIVE : POSITIVE) && st == ALLOY_OK; which++) {
+        for (int which = AY_POSITIVE; which <= (x->guidance.guided ? AY_NEGATIVE : AY_POSITIVE) && st == ALLOY_OK; which++) {
             st = i < 2 ? encode_clip(x, c, i, prompts[which], which) : encode_t5(x, c, prompts[which], which);
         }
         ay_stage_close(&x->s, packages[i], &c);
@@ -211,26 +210,26 @@ static alloy_status encode_prompts(sd3_run *x) {
 
 static alloy_status open_transformer(void *user) {
     sd3_run *x = user;
-    for (int i = 0; i < 2; i++) {
-        x->guess[i] = ay_alloc(x->arena, (size_t)(x->f.channels * x->h * x->w) * sizeof(float));
-        if (!x->guess[i]) return ay_nomem(x->s.cx);
-    }
-    return ay_stage_open(&x->s, "Transformer", &x->transformer);
+    x->guidance.n = x->guidance.seen = x->f.channels * x->h * x->w;
+    return ay_guidance_open(&x->s, "Transformer", x->denoiser, &x->guidance, &x->transformer);
 }
 
 static void close_transformer(void *user) {
     sd3_run *x = user;
     ay_stage_close(&x->s, "Transformer", &x->transformer);
+    ay_guidance_close(&x->guidance);
 }
 
-static alloy_status call_transformer(sd3_run *x, const ay_moment *at, int which, float *guess) {
-    float timestep = at->timestep;
-    ay_type type = ay_shape(AY_F32, 4, (int64_t)1, x->f.channels, x->h, x->w);
+static alloy_status call_transformer(void *user, const ay_moment *at, int which, int count, float *guess) {
+    sd3_run *x = user;
+    float timestep[2] = {at->timestep, at->timestep};
+    int64_t b = count;
+    ay_type type = ay_shape(AY_F32, 4, b, x->f.channels, x->h, x->w);
     ay_tensor in[] = {
         {"hidden_states", type, (void *)at->sample},
-        {"encoder_hidden_states", ay_shape(AY_F32, 3, (int64_t)1, x->tokens, x->f.joint), x->embeds[which]},
-        {"pooled_projections", ay_shape(AY_F32, 2, (int64_t)1, x->f.pooled[0] + x->f.pooled[1]), x->pooled[which]},
-        {"timestep", ay_shape(AY_F32, 1, (int64_t)1), &timestep},
+        {"encoder_hidden_states", ay_shape(AY_F32, 3, b, x->tokens, x->f.joint), x->embeds[which]},
+        {"pooled_projections", ay_shape(AY_F32, 2, b, x->f.pooled[0] + x->f.pooled[1]), x->pooled[which]},
+        {"timestep", ay_shape(AY_F32, 1, b), timestep},
     };
     ay_tensor out = {"sample", type, guess};
     return ay_component_run(x->s.cx, x->transformer, in, 4, &out, 1);
@@ -238,17 +237,12 @@ static alloy_status call_transformer(sd3_run *x, const ay_moment *at, int which,
 
 static alloy_status predict(void *user, const ay_moment *at, float *answer) {
     sd3_run *x = user;
-    float guidance = (float)x->s.r->guidance_scale, *with = x->guess[POSITIVE], *away = x->guess[NEGATIVE];
-    int64_t n = x->f.channels * x->h * x->w;
-    if (!x->guided) return call_transformer(x, at, POSITIVE, answer);
-    AY_TRY(call_transformer(x, at, POSITIVE, with));
-    AY_TRY(call_transformer(x, at, NEGATIVE, away));
-    for (int64_t k = 0; k < n; k++) answer[k] = away[k] + guidance * (with[k] - away[k]);
-    return ALLOY_OK;
+    return ay_guidance_predict(&x->guidance, at, answer);
 }
 
 static alloy_status run(ay_ctx *cx, ay_model *m, ay_request *r) {
-    sd3_run x = {.s = {.cx = cx, .m = m, .r = r, .text = m->text_length}, .guided = r->guidance_scale > 1};
+    sd3_run x = {.s = {.cx = cx, .m = m, .r = r, .text = m->text_length}};
+    x.guidance = (ay_guidance){.guided = r->guidance_scale > 1, .scale = (float)r->guidance_scale, .call = call_transformer, .user = &x};
     ay_sizes s;
     AY_TRY(read_facts(cx, m, &x.f));
     AY_TRY(sizes(cx, m, ay_model_find(m, "Transformer")->row, r->width, r->height, m->text_length, &s));
@@ -267,6 +261,7 @@ static alloy_status run(ay_ctx *cx, ay_model *m, ay_request *r) {
                            .predict = predict,
                            .close = close_transformer,
                            .user = &x};
+    x.denoiser = &d;
     alloy_status st = x.arena ? encode_prompts(&x) : ay_nomem(cx);
     if (st == ALLOY_OK) st = ay_denoise(&x.s, &d);
     json_object_set_new(r->report, "peak_bytes", json_integer((json_int_t)x.s.peak));
