@@ -19,6 +19,7 @@ static int levels_of(ay_isa out[AY_ISA_COUNT]) {
 
 static void micro_case(const ay_gemm_i8_row *g, int rows, int64_t blocks, bool scaled, bool accumulate) {
     int64_t ldc = g->nr + kc_between(0, 9), nr = g->nr;
+    const int half = 1 << (g->bits - 1);
     char *a = kc_bytes((size_t)(blocks * rows * AY_I8_RECORD));
     uint8_t *b = kc_bytes((size_t)(blocks * AY_I8_BLOCK * nr));
     float *scale = scaled ? kc_matrix(1, blocks * nr, blocks * nr, true) : NULL, *c = kc_matrix(rows, nr, ldc, true);
@@ -37,9 +38,9 @@ static void micro_case(const ay_gemm_i8_row *g, int rows, int64_t blocks, bool s
         }
         for (int e = 0; e < 32; e++) {
             for (int64_t j = 0; j < nr; j++) {
-                int8_t v = (int8_t)(kc_coin() ? kc_between(-128, 127) : kc_coin() ? 127 : -128);
+                int8_t v = (int8_t)(kc_coin() ? kc_between(-half, half - 1) : kc_coin() ? half - 1 : -half);
                 codes[(k * 32 + e) * nr + j] = v;
-                b[k * 32 * nr + (e / g->group * nr + j) * g->group + e % g->group] = (uint8_t)v ^ g->flip;
+                b[k * 32 * nr + (e / g->group * nr + j) * g->group + e % g->group] = ((uint8_t)v & (2 * half - 1)) ^ g->flip;
             }
         }
     }
@@ -69,6 +70,8 @@ static void test_micro_kernels(void **state) {
     for (int r = 0; r < n; r++) {
         if (!ay_isa_allows(ay_isa_best(), rows[r]->isa)) continue;
         assert_true(rows[r]->mr <= AY_I8_MAX_MR && rows[r]->nr <= AY_I8_MAX_NR && (rows[r]->group == 4 || rows[r]->group == 8));
+        assert_true(rows[r]->bits == 8 || rows[r]->bits == 4);
+        assert_int_equal(rows[r]->mr, ay_gemm_i8_pick(rows[r]->isa)->mr); /* products of either share activations */
         for (int h = 1; h <= rows[r]->mr; h++) {
             for (int64_t k = 0; k < 6; k++) micro_case(rows[r], h, k, k & 1, k & 2);
             micro_case(rows[r], h, 4, true, true);

@@ -66,7 +66,7 @@ static void split(const ay_conv *c, int threads, plan *p) {
 }
 
 static plan plan_of(ay_isa isa, int threads, const ay_conv *c) {
-    plan p = {.kernel = ay_gemm_i8_pick(isa), .pixels = volume(c->out), .plane = volume(c->in), .taps = volume(c->kernel)};
+    plan p = {.kernel = ay_gemm_i8_for(isa, c->w), .pixels = volume(c->out), .plane = volume(c->in), .taps = volume(c->kernel)};
     int64_t nr = p.kernel->nr, channels = c->c / AY_I8_BLOCK, passes;
     p.blocks = channels * p.taps;
     passes = ay_div_up(channels, ay_max_i64(1, PASS / p.taps));

@@ -41,8 +41,9 @@ static int64_t even(int64_t size, int64_t most, int64_t unit) {
     return ay_round_up(ay_div_up(size, ay_max_i64(1, parts)), unit);
 }
 
-static plan plan_of(ay_isa isa, int threads, int64_t m, int64_t n, int64_t k) {
-    plan p = {.kernel = ay_gemm_i8_pick(isa), .blocks = ay_div_up(k, AY_I8_BLOCK)};
+static plan plan_of(ay_isa isa, int threads, const ay_gemm *g) {
+    int64_t m = g->m, n = g->n;
+    plan p = {.kernel = ay_gemm_i8_for(isa, g->w), .blocks = ay_div_up(g->k, AY_I8_BLOCK)};
     p.pass = ay_div_up(p.blocks, ay_div_up(p.blocks, PASS));
     int64_t nr = p.kernel->nr, nt = NT;
     p.mt = even(m, MT, p.kernel->mr);
@@ -65,7 +66,7 @@ bool ay_gemm_i8_can(const ay_gemm *g) {
 }
 
 size_t ay_gemm_i8_scratch(ay_isa isa, int threads, const ay_gemm *g) {
-    plan p = plan_of(isa, threads, g->m, g->n, g->k);
+    plan p = plan_of(isa, threads, g);
     return per_thread(&p) * (size_t)threads + 64;
 }
 
@@ -135,6 +136,6 @@ void ay_gemm_i8_run(const ay_exec *ex, const ay_gemm *g, const void *a8) {
     j.a = (const char *)a8 + ay_a8_head_bytes(g->k);
     j.room = ay_a8_room(g->k);
     j.all = ay_a8_blocks(g->k) + j.head->n;
-    j.p = plan_of(ex->isa, ay_pool_threads(ex->pool), g->m, g->n, g->k);
+    j.p = plan_of(ex->isa, ay_pool_threads(ex->pool), g);
     ay_parallel(ex->pool, j.p.tiles_m * j.p.tiles_n, tile_run, &j, ex->stop);
 }

@@ -61,4 +61,4 @@ HEIGHT(2) HEIGHT(3) HEIGHT(4) HEIGHT(5) HEIGHT(6)
 
     extern const ay_gemm_i8_row ay_gemm_i8_vnni;
 const ay_gemm_i8_row ay_gemm_i8_vnni = {
-    "gemm_i8_vnni", AY_ISA_VNNI, MR, NR, 4, 0x80, {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6}};
+    "gemm_i8_vnni", AY_ISA_VNNI, MR, NR, 4, 8, 0x80, {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6}};

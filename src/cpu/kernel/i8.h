@@ -12,7 +12,7 @@
 enum {
     AY_I8_BLOCK = 32,     /* numbers along k that share a scale of the activations */
     AY_I8_RECORD = 40,    /* bytes of a block: 32 codes, scale, correction */
-    AY_I8_MAX_MR = 8,
+    AY_I8_MAX_MR = 12,
     AY_I8_MAX_NR = 32,
     AY_I8_OFFSET = 128    /* what kernels of unsigned weights add to the codes; the correction takes it off again */
 };
@@ -21,18 +21,21 @@ enum {
 
 /** c [rows][nr] (+)= a * b over `blocks` blocks of 32.
  *  a: [block][row] records: 32 int8 codes, their float scale, an int32 correction = -128 * sum of the codes.
- *  b: for each block codes [32 / group][nr][group], xor `flip`; scale: [block][nr], or NULL for 1. */
+ *  b: for each block codes [32 / group][nr][group], their lowest `bits` bits xor `flip`; scale: [block][nr], or NULL for 1. */
 typedef void (*ay_gemm_i8_fn)(int64_t blocks, const void *a, const uint8_t *b, const float *scale, float *c, int64_t ldc,
                               bool accumulate);
 typedef struct ay_gemm_i8_row {
     const char *name;
     ay_isa isa;
     int mr, nr, group;
-    uint8_t flip; /* 0x80: the kernel multiplies unsigned weights (code + 128) and wants the correction */
+    int bits;     /* of the widest codes it takes, 8 or 4; rows of one level have the same mr */
+    uint8_t flip; /* half their range: the kernel multiplies unsigned weights (code + flip) and wants the correction */
     ay_gemm_i8_fn height[AY_I8_MAX_MR]; /* height[r - 1]: r rows */
 } ay_gemm_i8_row;
 const ay_gemm_i8_row *const *ay_gemm_i8_rows(int *n);
-const ay_gemm_i8_row *ay_gemm_i8_pick(ay_isa isa);
+const ay_gemm_i8_row *ay_gemm_i8_pick(ay_isa isa); /* for codes of any width */
+/** The row for this weight: of the same level, perhaps for narrower codes. */
+const ay_gemm_i8_row *ay_gemm_i8_for(ay_isa isa, const ay_weight *w);
 
 /* ---- activations and codes ---------------------------------------------------------------------------------------- */
 

@@ -20,11 +20,12 @@
     static const type *const family##_list[] = {&family##_c};
 #endif
 
-/* Eight-bit products have no AVX-512 form without VNNI (AVX2's stands in), and on arm64 none without SDOT. */
+/* Eight-bit products have no AVX-512 form without VNNI (AVX2's stands in), and on arm64 none without SDOT. Rows for narrower
+ * codes stand before the row of their level that takes all. */
 #if defined(__x86_64__)
 #define I8_LEVELS(type, family)                                                                                             \
-    extern const type family##_c, family##_avx2, family##_vnni;                                                             \
-    static const type *const family##_list[] = {&family##_c, &family##_avx2, &family##_vnni};
+    extern const type family##_c, ay_gemm_i4_avx2, family##_avx2, family##_vnni;                                            \
+    static const type *const family##_list[] = {&family##_c, &ay_gemm_i4_avx2, &family##_avx2, &family##_vnni};
 #elif defined(__aarch64__)
 #define I8_LEVELS(type, family)                                                                                             \
     extern const type family##_c, family##_dotprod, family##_i8mm;                                                          \
@@ -58,3 +59,12 @@ FAMILY(ay_conv_row, ay_conv)
 FAMILY(ay_norm_row, ay_norm)
 FAMILY(ay_a8_row, ay_a8)
 FAMILY_OF(I8_LEVELS, ay_gemm_i8_row, ay_gemm_i8)
+
+const ay_gemm_i8_row *ay_gemm_i8_for(ay_isa isa, const ay_weight *w) {
+    int n, bits = w->store == AY_STORE_BLOCK && w->data_dtype == AY_I4 ? 4 : 8;
+    const ay_gemm_i8_row *const *list = ay_gemm_i8_rows(&n), *all = ay_gemm_i8_pick(isa);
+    for (int i = 0; i < n; i++) {
+        if (list[i]->isa == all->isa && list[i]->bits >= bits) return list[i];
+    }
+    return all;
+}

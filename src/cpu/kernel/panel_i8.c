@@ -138,17 +138,24 @@ static void codes_of(const ay_i8_panel *p, const int8_t table[16], int64_t row, 
 static const int8_t signed_codes[16] = {0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1},
                     unsigned_codes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
-/** Rows of the panel, [count][kn], as int8, in the order of the file. */
+/** The table of four-bit codes, or a palette's, as the kernel wants them: it flips what a table does not. */
+static void flip_table(const ay_gemm_i8_row *kernel, int8_t table[16]) {
+    for (int i = 0; i < 16; i++) table[i] = (int8_t)((kernel->bits == 4 ? table[i] & 15 : table[i]) ^ kernel->flip);
+}
+
+/** Rows of the panel, [count][kn], as the kernel's bytes but for flipped int8, in the order of the file. */
 static void stage_rows(const ay_i8_panel *p, int64_t at, int count, int64_t k0, int64_t kn) {
     const ay_weight *w = p->w->w;
     int64_t k = p->w->c * p->w->taps, have = ay_min_i64(kn, k - k0), group = -1;
     int8_t table[16];
     memcpy(table, w->data_dtype == AY_I4 ? signed_codes : unsigned_codes, sizeof table);
+    flip_table(p->kernel, table);
     for (int i = 0; i < count; i++) {
         int8_t *to = p->stage + i * kn;
         if (w->store == AY_STORE_LUT && group != (at + i) / (p->w->n / w->lut_dim[0])) {
             group = (at + i) / (p->w->n / w->lut_dim[0]);
             table_of(w, group, table);
+            flip_table(p->kernel, table);
         }
         codes_of(p, table, at + i, k0, have, to);
         memset(to + have, 0, (size_t)(kn - have));
@@ -197,7 +204,7 @@ void ay_i8_panel_make(const ay_i8_panel *p, int64_t at, int count, int64_t b0, i
     for (int64_t b = 0; b < nb && taps > 1; b += taps)
         p->a8->taps_first(taps, nr, turned + b * AY_I8_BLOCK * nr, dst + b * AY_I8_BLOCK * nr);
     if (p->kernel->group == 8) in_eights(nr, nb, dst);
-    if (p->kernel->flip) flip_all(p->kernel->flip, (size_t)(kn * nr), dst);
+    if (p->kernel->flip && w->data_dtype == AY_I8) flip_all(p->kernel->flip, (size_t)(kn * nr), dst);
 }
 
 void ay_i8_panel_doubled(const ay_i8_panel *p, int64_t at, int count, const ay_a8_head *head, int64_t e0, int64_t n, uint8_t *dst,
