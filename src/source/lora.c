@@ -140,6 +140,17 @@ static alloy_status group(ay_ctx *cx, ay_arena *a, lora_file *f, entry *e, int n
     return ALLOY_OK;
 }
 
+/* PyTorch's files may hold views, GGUF's have blocks: what is read here is row after row of numbers. */
+static alloy_status check_layout(ay_ctx *cx, const lora_file *f) {
+    for (int i = 0; i < f->st->n; i++) {
+        const ay_st_tensor *t = &f->st->tensors[i];
+        if (!t->stride && t->block == AY_BLOCK_NONE) continue;
+        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: \"%s\" is stored %s, which is not known of LoRA files; save it as safetensors", f->path, t->name,
+                       t->stride ? "as a view of another tensor" : "in blocks");
+    }
+    return ALLOY_OK;
+}
+
 static alloy_status sort_tensors(ay_ctx *cx, ay_arena *a, lora_file *f) {
     entry *e = malloc((size_t)(f->st->n + 1) * sizeof *e);
     f->strange = ay_alloc(a, (size_t)(f->st->n + 1) * sizeof *f->strange);
@@ -213,8 +224,9 @@ static alloy_status read_config(ay_ctx *cx, ay_arena *a, lora_file *f) {
         f->config_prefixed = true;
         return ay_json_parse(cx, f->path, m[1], strlen(m[1]), &f->config);
     }
-    if (strcmp(ay_path_base(f->path), "adapter_model.safetensors") != 0) return ALLOY_OK;
-    char *dir = ay_strndup(a, f->path, strlen(f->path) - strlen("adapter_model.safetensors"));
+    const char *base = ay_path_base(f->path);
+    if (strncmp(base, "adapter_model.", 14) != 0) return ALLOY_OK;
+    char *dir = ay_strndup(a, f->path, (size_t)(base - f->path));
     char *path = dir ? ay_path_join(a, *dir ? dir : ".", "adapter_config.json") : NULL;
     if (!path) return ay_nomem(cx);
     return ay_path_kind_of(path) == AY_PATH_FILE ? ay_json_read(cx, path, &f->config) : ALLOY_OK;
@@ -222,12 +234,12 @@ static alloy_status read_config(ay_ctx *cx, ay_arena *a, lora_file *f) {
 
 /* A folder stands for the file that diffusers or PEFT saves in it. */
 static alloy_status find_path(ay_ctx *cx, ay_arena *a, const char *given, const char **path) {
-    static const char *const names[] = {"pytorch_lora_weights.safetensors", "adapter_model.safetensors"};
+    static const char *const names[] = {"pytorch_lora_weights.safetensors", "adapter_model.safetensors", "pytorch_lora_weights.bin", "adapter_model.bin"};
     *path = ay_strdup(a, given);
     if (!*path) return ay_nomem(cx);
     ay_path_kind kind = ay_path_kind_of(given);
     if (kind == AY_PATH_NONE) return ay_path_fail(cx, given);
-    for (int i = 0; kind == AY_PATH_DIR && i < 2; i++) {
+    for (int i = 0; kind == AY_PATH_DIR && i < 4; i++) {
         *path = ay_path_join(a, given, names[i]);
         if (!*path) return ay_nomem(cx);
         if (ay_path_kind_of(*path) == AY_PATH_FILE) return ALLOY_OK;
@@ -241,7 +253,8 @@ static alloy_status open_file(ay_ctx *cx, ay_arena *a, const alloy_lora *given, 
     if (!isfinite(f->strength) || !isfinite(f->text_strength))
         return ay_fail(cx, ALLOY_E_USAGE, "%s: the strength of a LoRA must be a number", given->path);
     AY_TRY(find_path(cx, a, given->path, &f->path));
-    AY_TRY(ay_st_open(cx, f->path, &f->st));
+    AY_TRY(ay_tensors_open(cx, f->path, &f->st));
+    AY_TRY(check_layout(cx, f));
     AY_TRY(read_config(cx, a, f));
     AY_TRY(sort_tensors(cx, a, f));
     AY_TRY(check_numbers(cx, f));

@@ -239,6 +239,8 @@ static void test_refusals(void **state) {
         assert_int_equal(ay_path_kind_of(ay_test_path(t, "out/bad.partial")), AY_PATH_NONE);
     }
     const alloy_lora gone = {ay_test_path(t, "gone.safetensors"), 1, 1}, folder = {t->dir, 1, 1};
+    const alloy_lora view = {ay_test_golden(t, "torch/lora_view.pt"), 1, 1};
+    assert_fails(t->cx, convert(t, checkpoint, "float16", &view, 1, "bad"), ALLOY_E_UNSUPPORTED, "stored as a view of another tensor");
     assert_fails(t->cx, convert(t, checkpoint, "float16", &gone, 1, "bad"), ALLOY_E_IO, "gone.safetensors");
     assert_fails(t->cx, convert(t, checkpoint, "float16", &folder, 1, "bad"), ALLOY_E_IO, "no pytorch_lora_weights.safetensors is in this folder");
 }
@@ -275,6 +277,9 @@ static void test_alphas(void **state) {
         assert_ok(t->cx, convert(t, checkpoint, "float32", &l, 1, "other"));
         assert_string_equal(hash_of(t, "alpha"), hash_of(t, "other"));
     }
+    l.path = ay_test_golden(t, "torch/lora.pt"); /* as torch.save writes it */
+    assert_ok(t->cx, convert(t, checkpoint, "float32", &l, 1, "other"));
+    assert_string_equal(hash_of(t, "alpha"), hash_of(t, "other"));
     const char config[] = "{\"peft_type\": \"LORA\", \"r\": 4, \"lora_alpha\": 6}";
     row wrapped[] = {peft[0], peft[1]};
     wrapped[0].name = ay_sprintf(t->arena, "base_model.model.%s.lora_B.weight", layer);

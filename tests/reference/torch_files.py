@@ -41,6 +41,12 @@ if __name__ == "__main__":
     training = {"epoch": 3, "global_step": 470000, "lr": 1e-4, "big": 1 << 80, "none": None, "yes": True, "note": "text", "betas": (0.9, 0.999),
                 "list": [1, [2.5]], "state_dict": t, "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(2)}}}]}
     torch.save(training, path("training.ckpt"))
+    # an adapter as old trainers saved it, and one of which half is a view; the numbers are test_lora.c's
+    layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    up, down = torch.full((16, 4), 0.01), torch.full((4, 16), 0.01)
+    up[0, 0], down[0, 0] = 2, 3
+    torch.save({layer + ".lora_up.weight": up, layer + ".lora_down.weight": down, layer + ".alpha": torch.tensor(6.0)}, path("lora.pt"))
+    torch.save({layer + ".lora_up.weight": down.t(), layer + ".lora_down.weight": down}, path("lora_view.pt"))
     module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.LayerNorm(3))
     torch.save(module.state_dict(), path("module.pt"))
     save_file(module.state_dict(), path("module.safetensors"))
