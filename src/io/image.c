@@ -87,11 +87,9 @@ static unsigned number(const unsigned char *p, int bytes, bool little) {
     return v;
 }
 
-/* Tag 0x112 of the first directory in an EXIF segment (a TIFF file after "Exif"); 1 where there is none. */
+/* Tag 0x112 of the first directory in EXIF data, which is a TIFF file; 1 where there is none. */
 static int exif_orientation(const unsigned char *p, size_t n) {
-    if (n < 14 || memcmp(p, "Exif\0\0", 6) != 0) return 1;
-    p += 6;
-    n -= 6;
+    if (n < 8) return 1;
     bool little = p[0] == 'I';
     size_t at = number(p + 4, 4, little);
     if (at > n || n - at < 2) return 1;
@@ -99,6 +97,25 @@ static int exif_orientation(const unsigned char *p, size_t n) {
     at += 2;
     for (size_t i = 0; i < entries && n - at >= 12; i++, at += 12) {
         if (number(p + at, 2, little) == 0x112 && number(p + at + 2, 2, little) == 3) return (int)number(p + at + 8, 2, little);
+    }
+    return 1;
+}
+
+/* Of a JPEG's segment. */
+static int segment_orientation(const unsigned char *p, size_t n) {
+    return n < 6 || memcmp(p, "Exif\0\0", 6) != 0 ? 1 : exif_orientation(p + 6, n - 6);
+}
+
+/* Of the chunk that a PNG ("eXIf": length, type, data, checksum) or a WebP ("EXIF": type, length, data, padded to even) may
+ * have. Some programs begin it as a JPEG's segment begins. */
+static int chunk_orientation(const unsigned char *b, size_t n, bool riff) {
+    for (size_t at = riff ? 12 : 8; n - at >= 12;) {
+        const unsigned char *data = b + at + 8, *type = b + at + (riff ? 0 : 4);
+        size_t len = number(b + at + (riff ? 4 : 0), 4, riff), left = n - at - 8, tail = riff ? len % 2 : 4;
+        if (len > left || left - len < tail) return 1;
+        if (memcmp(type, riff ? "EXIF" : "eXIf", 4) == 0)
+            return len > 6 && memcmp(data, "Exif\0\0", 6) == 0 ? segment_orientation(data, len) : exif_orientation(data, len);
+        at += 8 + len + tail;
     }
     return 1;
 }
@@ -113,7 +130,7 @@ static alloy_status jpeg_decode(jpeg_job *job) {
     jpeg_save_markers(d, JPEG_APP0 + 1, 0xffff);
     jpeg_read_header(d, TRUE);
     for (jpeg_saved_marker_ptr m = d->marker_list; m && job->orientation == 1; m = m->next) {
-        job->orientation = exif_orientation(m->data, m->data_length);
+        job->orientation = segment_orientation(m->data, m->data_length);
     }
     bool gray = d->jpeg_color_space == JCS_GRAYSCALE, cmyk = d->num_components == 4;
     d->out_color_space = gray ? JCS_GRAYSCALE : cmyk ? JCS_CMYK : JCS_RGB;
@@ -178,16 +195,24 @@ static alloy_status webp_read(ay_ctx *cx, const char *what, const unsigned char 
     return ay_fail(cx, ALLOY_E_FORMAT, "%s: the WebP file is damaged or cut short", what);
 }
 
+/* Read, and then turned as it says. */
+static alloy_status oriented(ay_ctx *cx, alloy_status read, int orientation, ay_image *out) {
+    AY_TRY(read);
+    alloy_status s = ay_image_orient(cx, out, orientation);
+    if (s != ALLOY_OK) ay_image_free(out);
+    return s;
+}
+
 /* ---- any ----------------------------------------------------------------------------------------------------------- */
 
 alloy_status ay_image_parse(ay_ctx *cx, const char *what, const void *bytes, size_t n, int64_t max_pixels, ay_image *out) {
     const unsigned char *b = bytes;
     *out = (ay_image){0};
     if (n == 0) return ay_fail(cx, ALLOY_E_FORMAT, "%s: is empty; a picture was expected", what);
-    if (n >= 8 && memcmp(b, "\x89PNG\r\n\x1a\n", 8) == 0) return ay_png_read(cx, what, b, n, max_pixels, out);
+    if (n >= 8 && memcmp(b, "\x89PNG\r\n\x1a\n", 8) == 0) return oriented(cx, ay_png_read(cx, what, b, n, max_pixels, out), chunk_orientation(b, n, false), out);
     if (n >= 3 && memcmp(b, "\xff\xd8\xff", 3) == 0) return jpeg_read(cx, what, b, n, max_pixels, out);
     if (n >= 12 && memcmp(b, "RIFF", 4) == 0 && memcmp(b + 8, "WEBP", 4) == 0)
-        return webp_read(cx, what, b, n, max_pixels, out);
+        return oriented(cx, webp_read(cx, what, b, n, max_pixels, out), chunk_orientation(b, n, true), out);
     return ay_fail(cx, ALLOY_E_FORMAT, "%s: is no PNG, JPEG or WebP picture (it begins with the bytes %02x %02x %02x %02x)",
                    what, b[0], n > 1 ? b[1] : 0, n > 2 ? b[2] : 0, n > 3 ? b[3] : 0);
 }

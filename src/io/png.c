@@ -81,7 +81,7 @@ static alloy_status decode(png_job *job, int64_t max_pixels, ay_image *out) {
     bool alpha = trns || (png_get_color_type(png, job->info) & PNG_COLOR_MASK_ALPHA);
     bool color = png_get_color_type(png, job->info) & PNG_COLOR_MASK_COLOR; /* palettes are colour too */
     png_set_expand(png);                                                    /* palette, 1-2-4 bits and tRNS to full */
-    png_set_scale_16(png);
+    png_set_strip_16(png); /* the high byte, as Pillow takes it */
     if (alpha) png_set_gray_to_rgb(png);
     png_set_interlace_handling(png);
     AY_TRY(ay_image_alloc(job->cx, job->what, png_get_image_width(png, job->info), png_get_image_height(png, job->info),

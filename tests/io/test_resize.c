@@ -51,12 +51,15 @@ static void test_resize(void **state) {
 static void test_orientation(void **state) {
     ay_test *t = *state;
     ay_safetensors *st = open_golden(t);
-    for (int i = 1; i <= 8; i++) {
-        const ay_st_tensor *file = tensor(t, st, "exif", i, ".file");
-        ay_image im;
-        assert_ok(t->cx, ay_image_parse(t->cx, "exif", ay_st_data(st, file), file->bytes, 1 << 20, &im));
-        same(&im, st, tensor(t, st, "exif", i, ".pixels"), 3); /* JPEG libraries round differently */
-        ay_image_free(&im);
+    static const char *const kinds[] = {"exif", "png", "webp", "deep"}; /* deep: 16 bits, not turned */
+    for (int k = 0; k < 4; k++) {
+        for (int i = 1; i <= (k < 3 ? 8 : 2); i++) {
+            const ay_st_tensor *file = tensor(t, st, kinds[k], i, ".file");
+            ay_image im;
+            assert_ok(t->cx, ay_image_parse(t->cx, kinds[k], ay_st_data(st, file), file->bytes, 1 << 20, &im));
+            same(&im, st, tensor(t, st, kinds[k], i, ".pixels"), k ? 0 : 3); /* JPEG libraries round differently */
+            ay_image_free(&im);
+        }
     }
     ay_st_close(&st);
 }
@@ -70,16 +73,19 @@ static void test_transparency_and_damage(void **state) {
     assert_memory_equal(im.pixels, ((uint8_t[]){10, 20, 30, 255, 255, 255, 127, 255, 177}), 9);
     ay_image_free(&im);
     ay_safetensors *st = open_golden(t);
-    const ay_st_tensor *file = tensor(t, st, "exif", 6, ".file");
-    unsigned char *bytes = malloc(file->bytes);
-    for (size_t at = 20; at < 120; at++) {
-        for (int v = 0; v < 256; v += 51) {
-            memcpy(bytes, ay_st_data(st, file), file->bytes);
-            bytes[at] = (unsigned char)v;
-            if (ay_image_parse(t->cx, "exif", bytes, file->bytes, 1 << 20, &im) == ALLOY_OK) ay_image_free(&im);
+    static const char *const kinds[] = {"exif", "png", "webp"};
+    for (int k = 0; k < 3; k++) {
+        const ay_st_tensor *file = tensor(t, st, kinds[k], 6, ".file");
+        unsigned char *bytes = malloc(file->bytes);
+        for (size_t at = 12; at < file->bytes; at++) {
+            for (int v = 0; v < 256; v += 51) {
+                memcpy(bytes, ay_st_data(st, file), file->bytes);
+                bytes[at] = (unsigned char)v;
+                if (ay_image_parse(t->cx, kinds[k], bytes, file->bytes, 1 << 16, &im) == ALLOY_OK) ay_image_free(&im);
+            }
         }
+        free(bytes);
     }
-    free(bytes);
     ay_st_close(&st);
 }
 

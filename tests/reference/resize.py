@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Golden data for pictures made ready for models: Pillow's LANCZOS resize, gray, EXIF orientation (tests/golden/resize.safetensors).
+"""Golden data for pictures made ready for models: Pillow's LANCZOS resize, gray, EXIF orientation, 16 bits (tests/golden/resize.safetensors).
 
     python tests/reference/resize.py     # Pillow 13 or later: earlier ones always resize rows first
 """
 import io
 import os
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageOps
@@ -32,4 +33,17 @@ for orientation in range(1, 9):
     upright = ImageOps.exif_transpose(Image.open(file))
     out[f"exif{orientation}.file"] = torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
     out[f"exif{orientation}.pixels"] = torch.from_numpy(np.array(upright))
+for orientation in range(1, 9):  # in a PNG's chunk; in a WebP's, which some begin as a JPEG's segment
+    for kind, options in (("png", dict(format="PNG")), ("webp", dict(format="WEBP", lossless=True))):
+        exif = Image.Exif()
+        exif[0x112] = orientation
+        file = io.BytesIO()
+        small.save(file, exif=exif if orientation % 2 else exif.tobytes(), **options)
+        out[f"{kind}{orientation}.file"] = torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
+        out[f"{kind}{orientation}.pixels"] = torch.from_numpy(np.array(ImageOps.exif_transpose(Image.open(file)).convert("RGB")))
+deep = rng.integers(0, 65536, (8, 9, 4), dtype=np.uint16)  # 16 bits a channel; Pillow cannot write them
+for name, a in (("deep1", deep[..., :3]), ("deep2", deep)):
+    file = cv2.imencode(".png", a)[1].tobytes()
+    out[f"{name}.file"] = torch.frombuffer(bytearray(file), dtype=torch.uint8)
+    out[f"{name}.pixels"] = torch.from_numpy(np.array(Image.open(io.BytesIO(file))))
 save_file({k: v.contiguous() for k, v in out.items()}, os.path.join(HERE, "..", "golden", "resize.safetensors"))
