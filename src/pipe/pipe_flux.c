@@ -5,6 +5,7 @@
  * takes its guidance as a number.
  */
 #include "pipe/denoise.h"
+#include "pipe/prompt.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -137,17 +138,19 @@ typedef struct flux_run {
     float *img_ids, *txt_ids;   /* [tokens, 3], [T, 3] */
 } flux_run;
 
-/* Encoders are opened, used and released one after another, before the denoiser loads. */
+/* Encoders are opened, used and released one after another, before the denoiser loads. Weights act on words, so not on CLIP's
+ * vector of the whole text. */
 static alloy_status encode(flux_run *x, const char *package, const char *tokenizer, int64_t length, const char *output, ay_type type, float **out) {
-    int32_t *ids;
+    ay_prompt p;
     ay_component *c = NULL;
-    AY_TRY(ay_tokenize(x->s.cx, x->s.m, tokenizer, x->s.r->o->prompt, (int)length, x->arena, &ids));
+    AY_TRY(ay_prompt_read_cut(x->s.cx, x->s.m, tokenizer, x->s.r->o->prompt, (int)length, true, x->arena, &p));
     *out = ay_alloc(x->arena, ay_dtype_bytes(AY_F32, ay_type_count(&type)));
     if (!*out) return ay_nomem(x->s.cx);
     alloy_status st = ay_stage_open(&x->s, package, &c);
-    ay_tensor in = {"input_ids", ay_shape(AY_I32, 2, (int64_t)1, length), ids}, result = {output, type, *out};
+    ay_tensor in = {"input_ids", ay_shape(AY_I32, 2, (int64_t)1, length), p.ids}, result = {output, type, *out};
     if (st == ALLOY_OK) st = ay_component_run(x->s.cx, c, &in, 1, &result, 1);
     ay_stage_close(&x->s, package, &c);
+    if (st == ALLOY_OK && p.weighted && type.rank == 3) ay_prompt_weigh(p.weights, length, type.dim[2], *out);
     return st;
 }
 

@@ -6,6 +6,7 @@
  * is asked once a step for the prompt and, where guidance is above 1, for the negative prompt.
  */
 #include "pipe/guidance.h"
+#include "pipe/prompt.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -154,28 +155,32 @@ typedef struct sd3_run {
 /* Encoder 0 or 1 on one prompt: columns of the first rows of its embeds, and its part of the pooled vector. */
 static alloy_status encode_clip(sd3_run *x, ay_component *c, int encoder, const char *prompt, int which) {
     int64_t length = x->f.clip_length, dim = x->f.dim[encoder], at = encoder ? x->f.dim[0] : 0;
-    int32_t *ids;
+    ay_prompt p;
     float *hidden = ay_alloc(x->arena, (size_t)(length * dim) * sizeof *hidden);
-    AY_TRY(ay_tokenize(x->s.cx, x->s.m, encoder ? "tokenizer_2" : "tokenizer", prompt, (int)length, x->arena, &ids));
+    AY_TRY(ay_prompt_read_cut(x->s.cx, x->s.m, encoder ? "tokenizer_2" : "tokenizer", prompt, (int)length, false, x->arena, &p));
     if (!hidden) return ay_nomem(x->s.cx);
-    ay_tensor in = {"input_ids", ay_shape(AY_I32, 2, (int64_t)1, length), ids};
+    ay_tensor in = {"input_ids", ay_shape(AY_I32, 2, (int64_t)1, length), p.ids};
     ay_tensor out[2] = {
         {"hidden_states_penultimate", ay_shape(AY_F32, 3, (int64_t)1, length, dim), hidden},
         {"text_embeds", ay_shape(AY_F32, 2, (int64_t)1, x->f.pooled[encoder]), x->pooled[which] + (encoder ? x->f.pooled[0] : 0)},
     };
     AY_TRY(ay_component_run(x->s.cx, c, &in, 1, out, 2));
+    if (p.weighted) ay_prompt_weigh(p.weights, length, dim, hidden);
     for (int64_t i = 0; i < length; i++) memcpy(x->embeds[which] + i * x->f.joint + at, hidden + i * dim, (size_t)dim * sizeof *hidden);
     return ALLOY_OK;
 }
 
 /* The rows after CLIP's. */
 static alloy_status encode_t5(sd3_run *x, ay_component *c, const char *prompt, int which) {
-    int32_t *ids;
+    ay_prompt p;
     int64_t length = x->s.text;
-    AY_TRY(ay_tokenize(x->s.cx, x->s.m, "tokenizer_3", prompt, (int)length, x->arena, &ids));
-    ay_tensor in = {"input_ids", ay_shape(AY_I32, 2, (int64_t)1, length), ids};
-    ay_tensor out = {"last_hidden_state", ay_shape(AY_F32, 3, (int64_t)1, length, x->f.joint), x->embeds[which] + x->f.clip_length * x->f.joint};
-    return ay_component_run(x->s.cx, c, &in, 1, &out, 1);
+    float *rows = x->embeds[which] + x->f.clip_length * x->f.joint;
+    AY_TRY(ay_prompt_read_cut(x->s.cx, x->s.m, "tokenizer_3", prompt, (int)length, false, x->arena, &p));
+    ay_tensor in = {"input_ids", ay_shape(AY_I32, 2, (int64_t)1, length), p.ids};
+    ay_tensor out = {"last_hidden_state", ay_shape(AY_F32, 3, (int64_t)1, length, x->f.joint), rows};
+    AY_TRY(ay_component_run(x->s.cx, c, &in, 1, &out, 1));
+    if (p.weighted) ay_prompt_weigh(p.weights, length, x->f.joint, rows);
+    return ALLOY_OK;
 }
 
 static alloy_status encode_prompts(sd3_run *x) {

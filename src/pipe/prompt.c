@@ -4,7 +4,7 @@
  * parse_prompt_attention; modules/sd_hijack_clip.py, process_tokens; modules/sd_emphasis.py, "Original"): phrases are
  * tokenized by themselves, their tokens fill chunks that the encoder reads one by one, and the layers' numbers are
  * multiplied by the weights, then all by what keeps their mean. Two things of it are left out: chunks are not ended early at
- * a comma, and BREAK is a word.
+ * a comma, and BREAK is a word. T5 is read by the same rule, as Forge does it (backend/text_processing/t5_engine.py), in one chunk.
  */
 #include "pipe/prompt.h"
 
@@ -22,6 +22,7 @@ typedef struct parser {
     int n, cap;
     int open[2][MOST_BRACKETS], depth[2]; /* round, square: where their contents begin */
     ay_buf text;                          /* of the phrase being read */
+    bool numbers;                         /* a weight is written as a number */
 } parser;
 
 static alloy_status end_phrase(parser *p) {
@@ -83,6 +84,7 @@ static alloy_status parse(parser *p, const char *s) {
             AY_TRY(open_bracket(p, *s++ == '['));
         } else if (*s == ':' && p->depth[0] && (n = read_weight(s, &weight))) {
             AY_TRY(close_bracket(p, 0, weight));
+            p->numbers = true;
             s += n;
         } else if ((*s == ')' && p->depth[0]) || (*s == ']' && p->depth[1])) {
             int kind = *s++ == ']';
@@ -114,7 +116,7 @@ static alloy_status merge(parser *p) {
     return ALLOY_OK;
 }
 
-alloy_status ay_prompt_phrases(ay_ctx *cx, const char *text, ay_arena *arena, ay_phrase **out, int *n) {
+static alloy_status phrases_of(ay_ctx *cx, const char *text, ay_arena *arena, ay_phrase **out, int *n, bool *numbers) {
     parser *p = calloc(1, sizeof *p);
     if (!p) return ay_nomem(cx);
     p->cx = cx;
@@ -123,9 +125,15 @@ alloy_status ay_prompt_phrases(ay_ctx *cx, const char *text, ay_arena *arena, ay
     if (st == ALLOY_OK) st = merge(p);
     *out = p->phrases;
     *n = p->n;
+    *numbers = p->numbers;
     ay_buf_free(&p->text);
     free(p);
     return st;
+}
+
+alloy_status ay_prompt_phrases(ay_ctx *cx, const char *text, ay_arena *arena, ay_phrase **out, int *n) {
+    bool numbers;
+    return phrases_of(cx, text, arena, out, n, &numbers);
 }
 
 /* ---- tokens --------------------------------------------------------------------------------------------------------- */
@@ -197,6 +205,58 @@ alloy_status ay_prompt_read(ay_ctx *cx, const ay_model *m, const char *folder, c
     if (!dir) return ay_nomem(cx);
     AY_TRY(ay_tokenizer_open(cx, dir, &t));
     alloy_status st = read(cx, t, text, length, chunks, arena, &all, out);
+    ay_tokenizer_close(&t);
+    ay_buf_free(&all.ids);
+    ay_buf_free(&all.weights);
+    return st;
+}
+
+/* Phrases with weights in one chunk: what the tokenizer puts around an empty text, which ends in the closing token, with as
+ * many tokens in between as there is room for. */
+static alloy_status fill_one(ay_ctx *cx, const ay_tokenizer *t, const char *folder, const ay_phrase *phrases, int n, int length, ay_arena *arena,
+                             tokens *all, ay_prompt *out) {
+    const ay_encode_options bare = {.special = true, .max_length = length}, padded = {.special = true, .max_length = length, .pad = true};
+    int32_t *ends = NULL, *empty = NULL;
+    int around, filled = 0;
+    for (int i = 0; i < n; i++) AY_TRY(add_phrase(cx, t, &phrases[i], all));
+    AY_TRY(ay_tokenizer_encode(cx, t, "", 0, &bare, &ends, NULL, &around));
+    free(ends);
+    AY_TRY(ay_tokenizer_encode(cx, t, "", 0, &padded, &empty, NULL, &filled));
+    out->ids = ay_alloc(arena, (size_t)length * sizeof *out->ids);
+    out->weights = ay_alloc(arena, (size_t)length * sizeof *out->weights);
+    alloy_status st = filled != length || around < 1 ? ay_fail(cx, ALLOY_E_MISMATCH, "%s: prompts with weights need a tokenizer that closes texts and fills them up", folder)
+                      : out->ids && out->weights ? ALLOY_OK
+                                                 : ay_nomem(cx);
+    int total = (int)(all->ids.len / sizeof(int32_t)), have = total < length - around ? total : length - around, before = around - 1;
+    if (st == ALLOY_OK) {
+        memcpy(out->ids, empty, (size_t)length * sizeof *empty);
+        for (int i = 0; i < length; i++) out->weights[i] = 1;
+        if (have) memcpy(out->ids + before, all->ids.data, (size_t)have * sizeof *out->ids);
+        if (have) memcpy(out->weights + before, all->weights.data, (size_t)have * sizeof *out->weights);
+        out->ids[before + have] = empty[before];
+        if (have < total) ay_log(cx, AY_LOG_INFO, "%s: the prompt has %d tokens, %d are read", folder, total, have);
+    }
+    free(empty);
+    return st;
+}
+
+alloy_status ay_prompt_read_cut(ay_ctx *cx, const ay_model *m, const char *folder, const char *text, int length, bool numbers,
+                                ay_arena *arena, ay_prompt *out) {
+    ay_phrase *phrases = NULL;
+    ay_tokenizer *t = NULL;
+    tokens all = {0};
+    int n = 0;
+    bool found = false;
+    *out = (ay_prompt){.chunks = 1};
+    alloy_status st = phrases_of(cx, text, arena, &phrases, &n, &found);
+    if (numbers && !found) return ay_tokenize(cx, m, folder, text, length, arena, &out->ids); /* however many brackets it has */
+    AY_TRY(st);
+    for (int i = 0; i < n; i++) out->weighted |= phrases[i].weight != 1;
+    if (!out->weighted) return ay_tokenize(cx, m, folder, n ? phrases[0].text : "", length, arena, &out->ids);
+    char *dir = ay_path_join(arena, m->dir, folder);
+    if (!dir) return ay_nomem(cx);
+    AY_TRY(ay_tokenizer_open(cx, dir, &t));
+    st = fill_one(cx, t, folder, phrases, n, length, arena, &all, out);
     ay_tokenizer_close(&t);
     ay_buf_free(&all.ids);
     ay_buf_free(&all.weights);

@@ -27,6 +27,10 @@ alloy_status ay_prompt_phrases(ay_ctx *cx, const char *text, ay_arena *arena, ay
 /** Reads `text` with the tokenizer in the model's `folder`, in `arena`; filled up with empty chunks to at least `chunks`. */
 alloy_status ay_prompt_read(ay_ctx *cx, const ay_model *m, const char *folder, const char *text, int length, int chunks, ay_arena *arena,
                             ay_prompt *out);
+/** The same in one chunk, for any tokenizer: what does not fit is cut off, and without weights the ids are ay_tokenize's.
+ *  `numbers`: brackets are text unless a weight is written as a number somewhere in the prompt. */
+alloy_status ay_prompt_read_cut(ay_ctx *cx, const ay_model *m, const char *folder, const char *text, int length, bool numbers,
+                                ay_arena *arena, ay_prompt *out);
 /** hidden [length, dim] of one chunk times its tokens' weights, the mean of the whole kept. */
 void ay_prompt_weigh(const float *weights, int64_t length, int64_t dim, float *hidden);
 

@@ -11,9 +11,9 @@ import torch
 TOKEN = re.compile(r"\\[()\[\]\\]|:\s*[+-]?[.\d]+\s*\)|[()\[\]]|[^\\()\[\]:]+|[\\:]")
 
 
-def phrases(text):
-    """[(phrase, weight)], neighbours of one weight joined."""
-    out, round_, square = [], [], []
+def read(text):
+    """[(phrase, weight)], neighbours of one weight joined; and whether a weight is written as a number."""
+    out, round_, square, numbers = [], [], [], False
 
     def close(stack, by):
         for p in out[stack.pop():]:
@@ -28,6 +28,7 @@ def phrases(text):
             square.append(len(out))
         elif t[0] == ":" and t[-1] == ")" and round_:
             close(round_, float(t[1:-1]))
+            numbers = True
         elif t == ")" and round_:
             close(round_, 1.1)
         elif t == "]" and square:
@@ -44,7 +45,11 @@ def phrases(text):
             joined[-1][0] += t
         else:
             joined.append([t, w])
-    return joined
+    return joined, numbers
+
+
+def phrases(text):
+    return read(text)[0]
 
 
 def chunks(tokenizer, text, least=1):
@@ -96,4 +101,58 @@ def embeds(pipe, prompt, negative, clip_skip=0):
             out[which + "pooled_prompt_embeds"] = got[1][1]
     if zero:
         out = {k: torch.zeros_like(v) if k.startswith("negative") else v for k, v in out.items()}
+    return out
+
+
+# ---- one chunk: Stable Diffusion 3's encoders and FLUX.1's, T5 as Forge reads it (backend/text_processing/t5_engine.py) ----------
+
+def fixed(tokenizer, text, n, only_numbers):
+    """ids [1, n], and weights [n] or None where no weight is other than 1. only_numbers: without one, brackets are text."""
+    got, numbers = read(text)
+    if only_numbers and not numbers:
+        got = [[text, 1.0]]
+    if all(w == 1 for _, w in got):
+        whole = "".join(t for t, _ in got)
+        return tokenizer(whole, padding="max_length", max_length=n, truncation=True, return_tensors="pt").input_ids, None
+    start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None and tokenizer("").input_ids[0] == tokenizer.bos_token_id else []
+    ids, weights = [], []
+    for t, w in got:
+        new = tokenizer(t, add_special_tokens=False, truncation=False).input_ids
+        ids += new
+        weights += [w] * len(new)
+    room = n - 1 - len(start)
+    ids, weights = start + ids[:room] + [tokenizer.eos_token_id], [1.0] * len(start) + weights[:room] + [1.0]
+    pad = n - len(ids)
+    return torch.tensor([ids + [tokenizer.pad_token_id] * pad]), torch.tensor(weights + [1.0] * pad)
+
+
+def weigh(z, weights):
+    if weights is None:
+        return z
+    scaled = z * weights[None, :, None]
+    return scaled * (z.mean() / scaled.mean())
+
+
+def embeds_flux(pipe, prompt, length):
+    clip_ids, _ = fixed(pipe.tokenizer, prompt, pipe.tokenizer.model_max_length, True)
+    ids, weights = fixed(pipe.tokenizer_2, prompt, length, True)
+    return dict(pooled_prompt_embeds=pipe.text_encoder(clip_ids).pooler_output, prompt_embeds=weigh(pipe.text_encoder_2(ids)[0], weights))
+
+
+def embeds_sd3(pipe, prompt, negative, length):
+    out, width = {}, pipe.transformer.config.joint_attention_dim
+    for which, text in (("", prompt), ("negative_", negative or "")):
+        layers, pooled = [], []
+        for tokenizer, encoder in ((pipe.tokenizer, pipe.text_encoder), (pipe.tokenizer_2, pipe.text_encoder_2)):
+            ids, weights = fixed(tokenizer, text, tokenizer.model_max_length, False)
+            o = encoder(ids, output_hidden_states=True)
+            layers.append(weigh(o.hidden_states[-2], weights))
+            pooled.append(o.text_embeds)
+        rows = torch.nn.functional.pad(torch.cat(layers, -1), (0, width - sum(z.shape[-1] for z in layers)))
+        t5 = torch.zeros(1, length, width)
+        if pipe.text_encoder_3 is not None:
+            ids, weights = fixed(pipe.tokenizer_3, text, length, False)
+            t5 = weigh(pipe.text_encoder_3(ids)[0], weights)
+        out[which + "prompt_embeds"] = torch.cat([rows, t5], 1)
+        out[which + "pooled_prompt_embeds"] = torch.cat(pooled, -1)
     return out

@@ -17,7 +17,8 @@ import sys
 import cv2
 import numpy as np
 import torch
-from diffusers import (ControlNetModel, FluxImg2ImgPipeline, FluxInpaintPipeline, StableDiffusion3Img2ImgPipeline, StableDiffusionImg2ImgPipeline,
+from diffusers import (ControlNetModel, FluxImg2ImgPipeline, FluxInpaintPipeline, FluxPipeline, StableDiffusion3Img2ImgPipeline,
+                       StableDiffusion3InpaintPipeline, StableDiffusion3Pipeline, StableDiffusionImg2ImgPipeline,
                        StableDiffusionControlNetInpaintPipeline, StableDiffusionControlNetPipeline, StableDiffusionInpaintPipeline,
                        StableDiffusionPipeline, StableDiffusionXLControlNetPipeline,
                        StableDiffusionXLImg2ImgPipeline, StableDiffusionXLInpaintPipeline, StableDiffusionXLPipeline)
@@ -34,6 +35,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.join(HERE, "..", "golden", "tasks")
 
 INPAINT = dict(sd.CASES["sd15"], unet=dict(sd.CASES["sd15"]["unet"], in_channels=9), pictures=[], size=(32, 32))
+
+# the inpainting pipeline takes transformers of 16 channels only
+MEDIUM = sd3.CASES["medium3"]
+SD3_16 = dict(MEDIUM, transformer=dict(MEDIUM["transformer"], in_channels=16, out_channels=16), vae=dict(MEDIUM["vae"], latent_channels=16), pictures=[])
 
 LONG = ", ".join(["a large blue triangle left of a small yellow star", "three white rings above two green squares", "one orange cross"] * 4)
 
@@ -75,10 +80,23 @@ RUNS += [
     ("sd", "sd15", "control_mask", dict(prompt="a red circle", image="scene.png", mask="mask.png", control_image="scene.png", control_strength=1.0, strength=0.8, seed=24, steps=5,
                                         guidance_scale=1.0, width=48, height=32)),
 ]
+RUNS += [
+    ("tasks", "sd3-16", "image", dict(prompt="a blue square", image="scene.png", strength=0.5, seed=26, steps=6, guidance_scale=5.0, width=32, height=48, num_images=2)),
+    ("tasks", "sd3-16", "mask", dict(prompt="a red circle", negative_prompt="a star", image="scene.png", mask="mask.png", strength=0.8, seed=27, steps=6,
+                                     guidance_scale=4.0, width=48, height=32)),
+    ("tasks", "sd3-16", "mask", dict(prompt="a green star", image="scene.png", mask="mask.png", strength=0.6, seed=28, steps=5, guidance_scale=1.0,
+                                     width=32, height=32, num_images=2)),
+    ("sd3", "medium3", "text", dict(prompt="a (red:1.5) circle on a [blue] ((background))", negative_prompt="(a star:0.6", seed=29, steps=5, guidance_scale=5.0,
+                                    width=32, height=32)),
+    ("sd3", "medium35", "text", dict(prompt="(" + LONG + ":1.4)", negative_prompt="\\(red\\)", seed=30, steps=4, guidance_scale=4.0, width=48, height=32)),
+    ("flux", "b", "text", dict(prompt="a (big:1.6) blue [triangle] (to the \\(left\\))", seed=31, steps=4, guidance_scale=3.5, width=32, height=48)),
+    ("flux", "c", "text", dict(prompt="a purple (diamond), \\(large) [", seed=32, steps=4, guidance_scale=3.5, width=48, height=48)),
+    ("flux", "c", "text", dict(prompt="(a purple diamond:0.5) " + LONG, seed=33, steps=3, guidance_scale=3.5, width=48, height=32)),
+]
 CLASSES = {"sd": dict(control=StableDiffusionControlNetPipeline, control_mask=StableDiffusionControlNetInpaintPipeline, text=StableDiffusionPipeline, image=StableDiffusionImg2ImgPipeline, mask=StableDiffusionInpaintPipeline),
            "sdxl": dict(control=StableDiffusionXLControlNetPipeline, text=StableDiffusionXLPipeline, image=StableDiffusionXLImg2ImgPipeline, mask=StableDiffusionXLInpaintPipeline),
-           "sd3": dict(image=StableDiffusion3Img2ImgPipeline),  # its inpainting insists on 16 channels
-           "flux": dict(image=FluxImg2ImgPipeline, mask=FluxInpaintPipeline)}
+           "sd3": dict(text=StableDiffusion3Pipeline, image=StableDiffusion3Img2ImgPipeline, mask=StableDiffusion3InpaintPipeline),
+           "flux": dict(text=FluxPipeline, image=FluxImg2ImgPipeline, mask=FluxInpaintPipeline)}
 
 
 def draw():
@@ -153,8 +171,8 @@ def pipeline(family, case, task):
     if family == "flux":
         pipe = flux.build(flux.CASES[case])
         return CLASSES["flux"][task](**{k: v for k, v in pipe.components.items() if k not in ("image_encoder", "feature_extractor")})
-    if family == "sd3":
-        pipe = sd3.build(sd3.CASES[case])
+    if family == "sd3" or case == "sd3-16":
+        pipe = sd3.build(SD3_16 if case == "sd3-16" else sd3.CASES[case])
         return CLASSES["sd3"][task](**{k: v for k, v in pipe.components.items() if k not in ("image_encoder", "feature_extractor")})
     extra = {"controlnet": net(case)} if task.startswith("control") else {}
     pipe = sd.build(INPAINT if family == "tasks" else sd.CASES[case])
@@ -174,8 +192,9 @@ def run(index, family, case, task, settings):
         args["mask_image"] = Image.open(os.path.join(ROOT, s.pop("mask")))
     elif image and "width" not in s:  # these take the picture's own size, cut to a multiple of eight
         image = image.resize((image.width // 8 * 8, image.height // 8 * 8), Image.LANCZOS)
-    if family in ("flux", "sd3"):
-        args["max_sequence_length"] = flux.CASES[case]["text_length"] if family == "flux" else sd3.CASES[case]["text"]
+    text = flux.CASES[case]["text_length"] if family == "flux" else SD3_16["text"] if case == "sd3-16" else sd3.CASES[case]["text"] if family == "sd3" else 0
+    if text:
+        args["max_sequence_length"] = text
     pipe = pipeline(family, case, task)
     pipe.set_progress_bar_config(disable=True)
     if image:
@@ -186,10 +205,18 @@ def run(index, family, case, task, settings):
         args["control_image" if image else "image"] = control
         args |= {to: s.pop(key) for key, to in (("control_strength", "controlnet_conditioning_scale"), ("control_start", "control_guidance_start"),
                                                 ("control_end", "control_guidance_end")) if key in s}
-    if task == "text" and (case != "sdxl" or "clip_skip" not in s):  # diffusers knows no weights, and its clip_skip needs transformers 4
+    if task == "text" and family == "flux":
+        args |= prompts.embeds_flux(pipe, s.pop("prompt"), text)
+    elif task == "text" and family == "sd3":
+        args |= prompts.embeds_sd3(pipe, s.pop("prompt"), s.pop("negative_prompt", None), text)
+    elif task == "text" and (case != "sdxl" or "clip_skip" not in s):  # diffusers knows no weights, and its clip_skip needs transformers 4
         args |= prompts.embeds(pipe, s.pop("prompt"), s.pop("negative_prompt", None), s.pop("clip_skip", 0))
-    files = []
-    for k, im in enumerate(pipe(**args, **s).images):
+    files, late = [], isinstance(pipe, StableDiffusion3InpaintPipeline)
+    images = pipe(**args, **s, **(dict(output_type="latent") if late else {})).images
+    if late:  # diffusers 0.42 decodes here without the VAE's shift, which its other pipelines of this model add
+        images = pipe.vae.decode(images / pipe.vae.config.scaling_factor + pipe.vae.config.shift_factor, return_dict=False)[0]
+        images = pipe.image_processor.postprocess(images)
+    for k, im in enumerate(images):
         a = np.asarray(im).astype(np.float64)
         files.append(f"{index:02}{'abcd'[k]}.png")
         print(f"  {files[-1]} {family}/{case} {task}: {im.size}, standard deviation {a.std():.1f}")
@@ -198,26 +225,27 @@ def run(index, family, case, task, settings):
     return dict(family=family, case=case, files=files, **settings)
 
 
-def write_checkpoint(name, case, save):
-    """A checkpoint of its own, as sd.py writes them, without pictures."""
+def write_checkpoint(name, case, family, class_name, save):
+    """A checkpoint of its own, as sd.py and sd3.py write them, without pictures."""
     folder = os.path.join(ROOT, name)
-    pipe = sd.build(case)
+    pipe = family.build(case)
     tmp = os.path.join(save or folder, name if save else "tmp")
     pipe.save_pretrained(tmp)
-    for part in ["unet", "text_encoder", "vae", "scheduler"]:
+    for part in [p for p in [*family.GAINS, "scheduler"] if getattr(pipe, p, None) is not None]:
         os.makedirs(os.path.join(folder, part), exist_ok=True)
         config = "scheduler_config.json" if part == "scheduler" else "config.json"
         shutil.copy(os.path.join(tmp, part, config), os.path.join(folder, part, config))
         if part != "scheduler":
-            hashweights.write_manifest(os.path.join(folder, part, "manifest.txt"), getattr(pipe, part), case["dtype"], sd.GAINS[part])
+            hashweights.write_manifest(os.path.join(folder, part, "manifest.txt"), getattr(pipe, part), case["dtype"], family.GAINS[part],
+                                       buffers=["pos_embed.pos_embed"] if part == "transformer" else [])
     with open(os.path.join(tmp, "model_index.json")) as f:
         index = json.load(f)
-    with open(os.path.join(folder, "model_index.json"), "w") as f:  # as inpainting checkpoints have it
-        json.dump(index | {"_class_name": "StableDiffusionInpaintPipeline"}, f, indent=2)
+    with open(os.path.join(folder, "model_index.json"), "w") as f:  # as checkpoints for this task have it
+        json.dump(index | {"_class_name": class_name}, f, indent=2)
     if not save:
         shutil.rmtree(tmp)
     with open(os.path.join(folder, "pictures.json"), "w") as f:
-        json.dump(dict(text_length=77, width=case["size"][0], height=case["size"][1], pictures=[]), f)
+        json.dump(dict(text_length=case.get("text", 77), width=case["size"][0], height=case["size"][1], pictures=[]), f)
 
 
 if __name__ == "__main__":
@@ -230,6 +258,8 @@ if __name__ == "__main__":
     write_edges()
     for case in NETS:
         write_net(case)
-    write_checkpoint("inpaint", INPAINT, sys.argv[2] if sys.argv[1:2] == ["--save"] else None)
+    save = sys.argv[2] if sys.argv[1:2] == ["--save"] else None
+    write_checkpoint("inpaint", INPAINT, sd, "StableDiffusionInpaintPipeline", save)
+    write_checkpoint("sd3-16", SD3_16, sd3, "StableDiffusion3InpaintPipeline", save)
     with open(os.path.join(ROOT, "pictures.json"), "w") as f:
         json.dump([run(i, *r) for i, r in enumerate(RUNS)], f, indent=1)
