@@ -25,6 +25,10 @@ typedef void (*sgemm_fn)(int order, int ta, int tb, int m, int n, int k, float a
 typedef int (*dnnl_fn)(char ta, char tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
                        const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 
+/* The same of integers: C = A (B - 0) + 0, A uint8, B int8, C int32. */
+typedef int (*dnnl_int_fn)(char ta, char tb, char offsetc, int64_t m, int64_t n, int64_t k, float alpha, const uint8_t *a, int64_t lda,
+                           uint8_t ao, const int8_t *b, int64_t ldb, int8_t bo, float beta, int32_t *c, int64_t ldc, const int32_t *co);
+
 typedef struct bench {
     ay_exec ex;
     int threads, pairs;
@@ -34,6 +38,7 @@ typedef struct bench {
     const char *only;
     sgemm_fn sgemm;
     dnnl_fn dnnl;
+    dnnl_int_fn dnnl_int;
     float *room; /* big buffers for everyone */
     size_t room_floats;
 } bench;
@@ -93,15 +98,17 @@ static double peak_now(bench *b) {
     return 1e-9 * ay_peak_pick(b->ex.isa)->f32(1) * PEAK_ROUNDS * b->threads * 8 / once(b, peak_run, NULL);
 }
 
-/** Byte products in one instruction; where the level has none, float multiply-adds. */
-static ay_peak_fn i8_peak(const bench *b) {
+/** Sums of integer products with weights of so many bits; where the level has none, float multiply-adds. */
+static ay_peak_fn int_peak(const bench *b, int bits) {
     const ay_peak_row *row = ay_peak_pick(b->ex.isa);
-    return row->i8 ? row->i8 : row->f32;
+    return bits == 4 && row->i4 ? row->i4 : row->i8 ? row->i8 : row->f32;
 }
-static void i8_peak_tile(void *arg, int64_t tile, int thread) { i8_peak(arg)(PEAK_ROUNDS); }
+static void i8_peak_tile(void *arg, int64_t tile, int thread) { int_peak(arg, 8)(PEAK_ROUNDS); }
+static void i4_peak_tile(void *arg, int64_t tile, int thread) { int_peak(arg, 4)(PEAK_ROUNDS); }
 static void i8_peak_run(bench *b, void *arg) { ay_parallel(b->ex.pool, b->threads * 8, i8_peak_tile, b, NULL); }
-static double i8_peak_now(bench *b) {
-    return 1e-9 * i8_peak(b)(1) * PEAK_ROUNDS * b->threads * 8 / once(b, i8_peak_run, NULL);
+static void i4_peak_run(bench *b, void *arg) { ay_parallel(b->ex.pool, b->threads * 8, i4_peak_tile, b, NULL); }
+static double int_peak_now(bench *b, int bits) {
+    return 1e-9 * int_peak(b, bits)(1) * PEAK_ROUNDS * b->threads * 8 / once(b, bits == 4 ? i4_peak_run : i8_peak_run, NULL);
 }
 
 typedef struct span {
@@ -119,9 +126,9 @@ static void ceilings(bench *b) {
               b->room_floats * 2 / (size_t)(b->threads * 8) / 64 * 64};
     b->peak = peak_now(b);
     b->copy = 2e-9 * (double)s.each * b->threads * 8 / timed(b, copy_run, &s);
-    printf("ceilings, %d threads, level %s: %.0f GFLOP/s and %.0f GOP/s of bytes in registers, %.1f GB/s copying (read + "
-           "written)\n",
-           b->threads, ay_isa_name(b->ex.isa), b->peak, i8_peak_now(b), b->copy);
+    printf("ceilings, %d threads, level %s: %.0f GFLOP/s, %.0f GOP/s of int8 and %.0f of int4 weights in registers, %.1f GB/s "
+           "copying (read + written)\n",
+           b->threads, ay_isa_name(b->ex.isa), b->peak, int_peak_now(b, 8), int_peak_now(b, 4), b->copy);
 }
 
 static void need_scratch(bench *b, size_t bytes) {
@@ -164,7 +171,7 @@ typedef struct rival {
 
 static void print_rivals(const bench *b, rival *r, int n, double flops) {
     for (int i = 0; i < n; i++)
-        printf("  %.2f x %s float32 (%.0f)", median(r[i].ratio, b->pairs), r[i].name, flops / median(r[i].times, b->pairs));
+        printf("  %.2f x %s (%.0f)", median(r[i].ratio, b->pairs), r[i].name, flops / median(r[i].times, b->pairs));
 }
 
 static void gemm_row(bench *b, int64_t m, int64_t n, int64_t k, ay_dtype t) {
@@ -186,8 +193,8 @@ static void gemm_row(bench *b, int64_t m, int64_t n, int64_t k, ay_dtype t) {
     double flops = 2e-9 * (double)m * (double)n * (double)k, ours[16], peak[16];
     rival rivals[2];
     int n_rivals = 0;
-    if (b->sgemm) rivals[n_rivals++] = (rival){.name = "OpenBLAS", .run = blas_run};
-    if (b->dnnl) rivals[n_rivals++] = (rival){.name = "oneDNN", .run = dnnl_run};
+    if (b->sgemm) rivals[n_rivals++] = (rival){.name = "OpenBLAS float32", .run = blas_run};
+    if (b->dnnl) rivals[n_rivals++] = (rival){.name = "oneDNN float32", .run = dnnl_run};
     for (int i = 0; i < b->pairs; i++) {
         usleep(n_rivals ? 5000 : 0); /* the libraries' threads spin for a while after their work */
         ours[i] = once(b, gemm_run, &g);
@@ -206,12 +213,13 @@ static void gemm_row(bench *b, int64_t m, int64_t n, int64_t k, ay_dtype t) {
     fflush(stdout);
 }
 
+/* m, n, k of FLUX.1's two streams and joined blocks at 512 and 1024 pixels, SDXL and SD 1.5's feed-forward and attention,
+ * T5-XXL's feed-forward: twelve */
+static const int64_t shapes[][3] = {{1280, 12288, 3072}, {256, 10240, 1280}, {1024, 1280, 1280},  {256, 3072, 3072},
+                                    {1024, 3072, 3072},  {1280, 3072, 15360}, {1024, 3072, 12288}, {4608, 12288, 3072},
+                                    {1024, 10240, 1280}, {1024, 1280, 5120},  {256, 10240, 4096},  {256, 4096, 10240}};
+
 static void bench_gemm(bench *b, bool quick) {
-    /* m, n, k of FLUX.1's two streams and joined blocks at 512 and 1024 pixels, SDXL and SD 1.5's feed-forward and attention,
-     * T5-XXL's feed-forward: twelve */
-    static const int64_t shapes[][3] = {{1280, 12288, 3072}, {256, 10240, 1280}, {1024, 1280, 1280},  {256, 3072, 3072},
-                                        {1024, 3072, 3072},  {1280, 3072, 15360}, {1024, 3072, 12288}, {4608, 12288, 3072},
-                                        {1024, 10240, 1280}, {1024, 1280, 5120},  {256, 10240, 4096},  {256, 4096, 10240}};
     printf("products [m, k] x [n, k] transposed: m x n x k\n");
     for (int i = 0; i < (quick ? 4 : 12); i++) gemm_row(b, shapes[i][0], shapes[i][1], shapes[i][2], AY_F16);
     gemm_row(b, 1536, 3072, 3072, AY_F32);
@@ -240,10 +248,18 @@ static void i8_run(bench *b, void *arg) {
     ay_gemm_i8_run(&b->ex, &p->g, p->a8.out);
 }
 
+static void dnnl_int_run(bench *b, void *arg) {
+    const ay_gemm *g = arg;
+    b->dnnl_int('N', 'T', 'F', g->m, g->n, g->k, 1, (const uint8_t *)g->a, g->k, 0, (const int8_t *)g->b, g->k, 0, 0, (int32_t *)(void *)g->c,
+                g->n, (const int32_t[]){0});
+}
+
+/** A product of quantised activations, beside OpenBLAS in floats and oneDNN in integers; the libraries' weights are read as
+ *  they stand in the room, and oneDNN is given activations that are bytes already. */
 static void i8_row(bench *b, int64_t m, int64_t n, int64_t k, ay_dtype t) {
-    float *a = b->room, *c = a + m * k;
+    float *a = b->room, *c = a + m * k, *rest = c + m * n;
     int64_t run = t == AY_I4 ? 32 : k;
-    char *data = (char *)(c + m * n), *scales = data + ay_dtype_bytes(t, n * k), *a8 = scales + n * k / run * 2;
+    char *data = (char *)rest, *scales = data + ay_dtype_bytes(t, n * k), *a8 = scales + n * k / run * 2;
     ay_weight w = {.store = AY_STORE_BLOCK, .rank = 2, .dim = {n, k}, .value_dtype = AY_F16, .data_dtype = t, .data = data,
                    .scale_dtype = AY_F16, .scale_dim = {n, k / run}, .scale = scales};
     if (t == AY_U4) {
@@ -253,29 +269,40 @@ static void i8_row(bench *b, int64_t m, int64_t n, int64_t k, ay_dtype t) {
         w.lut_dim[0] = w.lut_dim[1] = w.lut_dim[3] = 1, w.lut_dim[2] = 16;
     }
     i8_product p = {.g = {.m = m, .n = n, .k = k, .w = &w, .alpha = 1, .c = c, .ldc = n}, .a8 = {m, k, a, k, ay_i8_tolerance(&w), a8}};
+    ay_gemm theirs = {.m = m, .n = n, .k = k, .a = a, .b = rest, .c = c};
     need_scratch(b, ay_gemm_i8_scratch(b->ex.isa, b->threads, &p.g));
     need_scratch(b, ay_a8_scratch(b->ex.isa, m, k));
     double ours[16], peak[16], fma[16], gop = 2e-9 * (double)m * (double)n * (double)k;
+    int bits = t == AY_I4 ? 4 : 8, n_rivals = 0;
+    rival rivals[2];
+    if (b->sgemm) rivals[n_rivals++] = (rival){.name = "OpenBLAS float32", .run = blas_run};
+    if (b->dnnl_int) rivals[n_rivals++] = (rival){.name = "oneDNN u8 x s8", .run = dnnl_int_run};
     for (int i = 0; i < b->pairs; i++) {
+        usleep(n_rivals ? 5000 : 0); /* the libraries' threads spin for a while after their work */
         ours[i] = once(b, i8_run, &p);
-        peak[i] = gop / ours[i] / i8_peak_now(b);
+        peak[i] = gop / ours[i] / int_peak_now(b, bits);
         fma[i] = gop / ours[i] / peak_now(b);
+        for (int r = 0; r < n_rivals; r++) {
+            rivals[r].times[i] = once(b, rivals[r].run, &theirs);
+            rivals[r].ratio[i] = rivals[r].times[i] / ours[i];
+        }
     }
     double s = median(ours, b->pairs);
-    printf("  %5lld x %5lld x %5lld  %-8s %9.3f ms %7.1f GOP/s %4.0f %% of byte products %4.0f %% of FMA\n", (long long)m,
-           (long long)n, (long long)k, t == AY_U4 ? "palette" : ay_dtype_name(t), s * 1e3, gop / s,
-           100 * median(peak, b->pairs), 100 * median(fma, b->pairs));
+    printf("  %5lld x %5lld x %5lld  %-8s %9.3f ms %7.1f GOP/s %4.0f %% of int%d %4.0f %% of FMA", (long long)m, (long long)n, (long long)k,
+           t == AY_U4 ? "palette" : ay_dtype_name(t), s * 1e3, gop / s, 100 * median(peak, b->pairs), bits, 100 * median(fma, b->pairs));
+    print_rivals(b, rivals, n_rivals, gop);
+    printf("\n");
     fflush(stdout);
 }
 
 static void bench_i8(bench *b, bool quick) {
-    static const int64_t shapes[][3] = {{1536, 3072, 3072}, {256, 3072, 3072},  {1024, 768, 768},   {4096, 320, 320}, {512, 4096, 4096},
-                                        {4096, 2560, 320},  {1280, 3072, 15360}, {4608, 3072, 3072}};
     printf("products in eight-bit integers, quantising the activations included: m x n x k\n");
-    for (int i = 0; i < (quick ? 4 : 8); i++) {
+    for (int i = 0; i < (quick ? 4 : 12); i++) {
         i8_row(b, shapes[i][0], shapes[i][1], shapes[i][2], AY_I8);
         i8_row(b, shapes[i][0], shapes[i][1], shapes[i][2], AY_I4);
     }
+    i8_row(b, 4096, 320, 320, AY_I8); /* SD 1.5 at its largest picture */
+    i8_row(b, 4096, 2560, 320, AY_I8);
     i8_row(b, 1536, 3072, 3072, AY_U4);
 }
 
@@ -342,10 +369,10 @@ static void conv_i8_row(bench *b, ay_conv a, ay_dtype t) {
     double ours[16], part[16], gop = 2e-9 * (double)a.o * (double)k * (double)(a.out[1] * a.out[2]);
     for (int i = 0; i < b->pairs; i++) {
         ours[i] = once(b, conv_i8_run, &p);
-        part[i] = gop / ours[i] / i8_peak_now(b);
+        part[i] = gop / ours[i] / int_peak_now(b, t == AY_I4 ? 4 : 8);
     }
     double s = median(ours, b->pairs);
-    printf("  %9.3f ms %7.1f GOP/s %4.0f %% of byte products, %s\n", s * 1e3, gop / s, 100 * median(part, b->pairs), ay_dtype_name(t));
+    printf("  %9.3f ms %7.1f GOP/s %4.0f %% of integer products, %s\n", s * 1e3, gop / s, 100 * median(part, b->pairs), ay_dtype_name(t));
     fflush(stdout);
 }
 
@@ -543,7 +570,7 @@ static void find_dnnl(bench *b) {
     setenv("OMP_NUM_THREADS", n, 1);
     setenv("OMP_WAIT_POLICY", "passive", 0); /* its threads are not to spin while ours work */
     for (int i = 0; i < 3 && !lib; i++) lib = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-    if (lib) *(void **)&b->dnnl = dlsym(lib, "dnnl_sgemm");
+    if (lib) *(void **)&b->dnnl = dlsym(lib, "dnnl_sgemm"), *(void **)&b->dnnl_int = dlsym(lib, "dnnl_gemm_u8s8s32");
     if (!b->dnnl) printf("oneDNN is not installed (libdnnl-dev): no comparison with it\n");
 }
 

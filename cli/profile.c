@@ -12,26 +12,36 @@
 
 typedef struct line {
     const char *what, *scope;
-    double seconds, flops, int8_ops, bytes; /* of all calls */
+    double seconds, flops, int8_ops, int4_ops, bytes; /* of all calls */
     int64_t calls;
     int count; /* operations gathered here */
 } line;
 
-typedef struct ceilings { double fma, int8, memory; } ceilings; /* a second */
+typedef struct ceilings { double fma, int8, int4, memory; } ceilings; /* a second */
 
 static double number(const json_t *j, const char *key) { return json_number_value(json_object_get(j, key)); }
 
 static ceilings ceilings_of(const json_t *report) {
     const json_t *c = json_object_get(report, "ceilings");
     double copy = number(c, "copy_gbs"), read = number(c, "read_gbs");
-    return (ceilings){1e9 * number(c, "fma_gflops"), 1e9 * number(c, "int8_gops"), 1e9 * (copy > read ? copy : read)};
+    return (ceilings){1e9 * number(c, "fma_gflops"), 1e9 * number(c, "int8_gops"), 1e9 * number(c, "int4_gops"),
+                      1e9 * (copy > read ? copy : read)};
 }
+
+static double time_of(double work, double rate) { return rate > 0 ? work / rate : 0; }
+
+static double work_of(const line *l) { return l->flops + l->int8_ops + l->int4_ops; }
+
+/* What the arithmetic that most of the work is done in is called, and its rate. */
+static const char *arithmetic(const line *l) {
+    return l->int4_ops > l->int8_ops + l->flops ? "int4" : l->int8_ops > l->flops ? "int8" : "FMA";
+}
+static const char *rate_unit(const line *l) { return l->int8_ops + l->int4_ops > l->flops ? "GOP/s  " : "GFLOP/s"; }
 
 /* The least time the machine could need. */
 static double least(const ceilings *c, const line *l) {
-    double i8 = c->int8 > 0 ? c->int8 : c->fma;
-    double compute = (c->fma > 0 ? l->flops / c->fma : 0) + (i8 > 0 ? l->int8_ops / i8 : 0);
-    double move = c->memory > 0 ? l->bytes / c->memory : 0;
+    double compute = time_of(l->flops, c->fma) + time_of(l->int8_ops, c->int8) + time_of(l->int4_ops, c->int4);
+    double move = time_of(l->bytes, c->memory);
     return compute > move ? compute : move;
 }
 
@@ -45,6 +55,7 @@ static void add(line *l, const json_t *row) {
     l->seconds += number(row, "seconds");
     l->flops += number(row, "flops") * (double)calls;
     l->int8_ops += number(row, "int8_ops") * (double)calls;
+    l->int4_ops += number(row, "int4_ops") * (double)calls;
     l->bytes += number(row, "bytes") * (double)calls;
     if (calls > l->calls) l->calls = calls;
     l->count++;
@@ -75,6 +86,7 @@ static line sum_of(const line *lines, size_t n) {
         s.seconds += lines[i].seconds;
         s.flops += lines[i].flops;
         s.int8_ops += lines[i].int8_ops;
+        s.int4_ops += lines[i].int4_ops;
         s.bytes += lines[i].bytes;
         s.count += lines[i].count;
         if (lines[i].calls > s.calls) s.calls = lines[i].calls;
@@ -84,9 +96,9 @@ static line sum_of(const line *lines, size_t n) {
 
 /* Milliseconds of one run, share of the whole, rate, share of the ceiling that binds. */
 static void print_line(const ceilings *c, const line *l, double all, const char *what, int width) {
-    double calls = l->calls > 0 ? (double)l->calls : 1, s = l->seconds > 0 ? l->seconds : 1e-12, work = l->flops + l->int8_ops;
+    double calls = l->calls > 0 ? (double)l->calls : 1, s = l->seconds > 0 ? l->seconds : 1e-12, work = work_of(l);
     printf("  %10.3f ms %5.1f %%  ", 1e3 * l->seconds / calls, all > 0 ? 100 * l->seconds / all : 0);
-    if (work > 0) printf("%8.1f %s", 1e-9 * work / s, l->int8_ops > l->flops ? "GOP/s  " : "GFLOP/s");
+    if (work > 0) printf("%8.1f %s", 1e-9 * work / s, rate_unit(l));
     else printf("%8.1f GB/s   ", 1e-9 * l->bytes / s);
     if (c->fma > 0) printf(" %4.0f %%", 100 * least(c, l) / s);
     printf("  %4dx %.*s\n", l->count, width, what);
@@ -103,7 +115,7 @@ static void print_package(const ceilings *c, const char *package, const json_t *
         if (all.calls > 1) printf(", mean of %lld runs", (long long)all.calls);
         if (whole > 0) printf("; %.1f %% of %.3f s of the clock", 100 * all.seconds / whole, whole / calls);
         if (c->fma > 0 && all.seconds > 0) printf("; %.0f %% of the ceilings", 100 * ideal / all.seconds);
-        if (c->fma > 0 && all.flops > 0 && all.int8_ops == 0) printf(" (%.0f %% of FMA)", 100 * all.flops / c->fma / all.seconds);
+        if (c->fma > 0 && all.flops > 0 && all.int8_ops + all.int4_ops == 0) printf(" (%.0f %% of FMA)", 100 * all.flops / c->fma / all.seconds);
         printf("\n");
         for (size_t i = 0; i < kinds; i++) {
             if (kind[i].seconds >= 0.002 * all.seconds) print_line(c, &kind[i], all.seconds, kind[i].what, (int)strcspn(kind[i].what, " "));
@@ -125,10 +137,10 @@ static void print_kernels(const ceilings *c, const json_t *rows) {
         add(&l, row);
         printf("%10.3f ms ", 1e3 * s);
         if (s <= 0) s = 1e-12;
-        if (l.flops + l.int8_ops > 0) printf("%8.1f %s", 1e-9 * (l.flops + l.int8_ops) / s, l.int8_ops > l.flops ? "GOP/s  " : "GFLOP/s");
+        if (work_of(&l) > 0) printf("%8.1f %s", 1e-9 * work_of(&l) / s, rate_unit(&l));
         else printf("%8.1f GB/s   ", 1e-9 * l.bytes / s);
         double move = c->memory > 0 ? l.bytes / c->memory : 0, all = least(c, &l);
-        const char *unit = all <= move ? "memory" : l.int8_ops > l.flops ? "int8" : "FMA";
+        const char *unit = all <= move ? "memory" : arithmetic(&l);
         printf(" %4.0f %% of %-6s  %-44s %s\n", 100 * all / s, unit, l.what, json_string_value(json_object_get(row, "scope")));
     }
 }
@@ -141,7 +153,7 @@ void cli_print_profile(const char *report, int most) {
     if (c) {
         printf("ceilings, %lld threads, level %s: %.0f GFLOP/s of float32 multiply-adds", (long long)json_integer_value(json_object_get(c, "threads")),
                json_string_value(json_object_get(c, "isa")), number(c, "fma_gflops"));
-        if (limit.int8 > 0) printf(", %.0f GOP/s in int8", number(c, "int8_gops"));
+        printf(", %.0f GOP/s in int8, %.0f with int4 weights", number(c, "int8_gops"), number(c, "int4_gops"));
         printf(", %.1f GB/s copying (read and written), %.1f GB/s reading\n", number(c, "copy_gbs"), number(c, "read_gbs"));
     }
     json_object_foreach(json_object_get(j, "profile"), package, rows) {

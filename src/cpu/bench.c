@@ -181,6 +181,7 @@ static void sum_steps(const ay_program *p, ay_step_profile *out) {
         out->seconds += s[i].seconds;
         out->flops += s[i].flops;
         out->int8_ops += s[i].int8_ops;
+        out->int4_ops += s[i].int4_ops;
         out->bytes += s[i].bytes;
         out->calls = s[i].calls;
     }

@@ -12,11 +12,10 @@
 #include <string.h>
 #include <time.h>
 
-enum { SPAN = 32 << 20, PIECE = 1 << 20, ROUNDS = 20000, PARTS = 4 /* things measured */ };
+enum { SPAN = 32 << 20, PIECE = 1 << 20, ROUNDS = 20000, PARTS = 5 /* things measured */ };
 
 typedef struct job {
-    const ay_peak_row *row;
-    bool int8;
+    ay_peak_fn peak;
     unsigned char *from, *to;
     _Atomic uint64_t sink; /* so that sums are not optimised away */
 } job;
@@ -29,7 +28,7 @@ static double now(void) {
 
 static void peak_tile(void *arg, int64_t tile, int thread) {
     job *j = arg;
-    (j->int8 ? j->row->i8 : j->row->f32)(ROUNDS);
+    j->peak(ROUNDS);
 }
 
 static void copy_tile(void *arg, int64_t tile, int thread) {
@@ -64,24 +63,22 @@ static double best_rate(ay_ctx *cx, double seconds, int64_t tiles, ay_tile_fn fn
 }
 
 alloy_status ay_ceilings_measure(ay_ctx *cx, double seconds, ay_ceilings *out) {
-    job j = {.row = ay_peak_pick((ay_isa)cx->isa), .from = aligned_alloc(64, 2 * (size_t)SPAN)};
+    const ay_peak_row *row = ay_peak_pick((ay_isa)cx->isa);
+    job j = {.from = aligned_alloc(64, 2 * (size_t)SPAN)};
     *out = (ay_ceilings){.threads = ay_pool_threads(cx->pool)};
     if (!j.from) return ay_nomem(cx);
     memset(j.from, 1, 2 * (size_t)SPAN);
     j.to = j.from + SPAN;
     double part = seconds / PARTS;
     int64_t tiles = 4 * (int64_t)out->threads;
-    out->f32 = 1e-9 * best_rate(cx, part, tiles, peak_tile, &j, j.row->f32(1) * ROUNDS * (double)tiles);
-    j.int8 = true;
-    if (j.row->i8) out->i8 = 1e-9 * best_rate(cx, part, tiles, peak_tile, &j, j.row->i8(1) * ROUNDS * (double)tiles);
+    ay_peak_fn peaks[] = {row->f32, row->i8, row->i4};
+    double *to[] = {&out->f32, &out->i8, &out->i4};
+    for (int i = 0; i < 3; i++) {
+        j.peak = peaks[i];
+        *to[i] = j.peak ? 1e-9 * best_rate(cx, part, tiles, peak_tile, &j, j.peak(1) * ROUNDS * (double)tiles) : *to[i - 1];
+    }
     out->copy = 1e-9 * best_rate(cx, part, SPAN / PIECE, copy_tile, &j, 2.0 * SPAN);
     out->read = 1e-9 * best_rate(cx, part, SPAN / PIECE, read_tile, &j, SPAN);
     free(j.from);
     return ay_check_stop(cx);
-}
-
-double ay_ceilings_least(const ay_ceilings *c, double flops, double int8_ops, double bytes) {
-    double i8 = c->i8 > 0 ? c->i8 : c->f32, memory = c->copy > c->read ? c->copy : c->read;
-    double compute = (c->f32 > 0 ? flops / c->f32 : 0) + (i8 > 0 ? int8_ops / i8 : 0), move = memory > 0 ? bytes / memory : 0;
-    return 1e-9 * (compute > move ? compute : move);
 }

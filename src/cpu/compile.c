@@ -260,7 +260,7 @@ static alloy_status allocate(ay_ctx *cx, ay_program *p) {
     for (int i = 0; i < p->n_steps; i++) {
         const ay_step *s = &p->steps[i];
         p->profile[i] = (ay_step_profile){.what = s->what, .scope = s->scope, .flops = s->flops, .int8_ops = s->int8_ops,
-                                            .bytes = s->bytes};
+                                            .int4_ops = s->int4_ops,                                            .bytes = s->bytes};
     }
     return ALLOY_OK;
 }

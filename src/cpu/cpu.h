@@ -23,7 +23,8 @@ typedef struct ay_step_profile {
     const char *what;  /* "linear 3072x12288 f16" */
     const char *scope;
     double seconds;
-    double flops, int8_ops; /* 2 x multiply-adds of products, convolutions, attention, by the arithmetic they are done in */
+    double flops; /* 2 x multiply-adds of products, convolutions, attention in float32 arithmetic */
+    double int8_ops, int4_ops; /* in integers; with weights of int8 and palettes, and with weights of int4 */
     double bytes;           /* read and written, each operand once */
     int64_t calls;
 } ay_step_profile;

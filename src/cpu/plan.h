@@ -61,7 +61,7 @@ struct ay_step {
     int n_weights;
     bool drops; /* memory is short: they are given back after each run of the step */
     const char *what, *scope;
-    double flops, int8_ops, bytes; /* int8_ops: of the products done in int8 arithmetic, which then do not count as flops */
+    double flops, int8_ops, int4_ops, bytes; /* as in ay_step_profile */
 };
 
 typedef struct ay_port {
@@ -235,6 +235,10 @@ ay_ref ay_step_write_part(ay_step *s, const ay_view *v, size_t at);
 /** Says that the step reads this weight, which lies in its args. */
 void ay_step_weight(ay_step *s, const ay_weight *w);
 alloy_status ay_step_scratch(ay_plan *pl, ay_step *s, size_t bytes);
+/** Where operations are counted: of a product in integers with weight w, or in floats (NULL). */
+static inline double *ay_step_ops(ay_step *s, const ay_weight *w) {
+    return !w ? &s->flops : w->store == AY_STORE_BLOCK && w->data_dtype == AY_I4 ? &s->int4_ops : &s->int8_ops;
+}
 void ay_step_what(ay_plan *pl, ay_step *s, const char *fmt, ...) AY_PRINTF(3, 4);
 static inline const ay_node *ay_plan_node(const ay_plan *pl, ay_val v) { return &pl->g->nodes[v]; }
 static inline int ay_plan_threads(const ay_plan *pl) { return ay_pool_threads(pl->cx->pool); }

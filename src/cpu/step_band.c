@@ -281,8 +281,8 @@ static size_t conv_scratch(const ay_plan *pl, const band_args *a) {
 static void note(ay_plan *pl, ay_step *s, const band_args *a) {
     const ay_conv *c = &a->c;
     double taps = (double)(c->kernel[1] * c->kernel[2]), out = (double)(c->n * c->out[1] * c->out[2]);
-    *(a->int8 ? &s->int8_ops : &s->flops) += 2 * out * (double)c->c * (double)c->o * taps;
-    *(a->pair_int8 ? &s->int8_ops : &s->flops) += 2 * out * (double)c->c * (double)a->pair_o;
+    *ay_step_ops(s, a->int8 ? &a->w : NULL) += 2 * out * (double)c->c * (double)c->o * taps;
+    *ay_step_ops(s, a->pair_int8 ? &a->pair_w : NULL) += 2 * out * (double)c->c * (double)a->pair_o;
     s->bytes = 4.0 * ((double)(c->n * c->c * (c->in[1] / a->fh) * (c->in[2] / a->fw)) + out * (double)(c->o + a->pair_o));
     ay_step_what(pl, s, "conv 1x%lldx%lld%s %lld->%lld to 1x%lldx%lld, %s in bands%s", (long long)c->kernel[1],
                  (long long)c->kernel[2], a->pair ? " and 1x1x1" : "", (long long)c->c, (long long)(c->o + a->pair_o),

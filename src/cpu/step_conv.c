@@ -88,7 +88,7 @@ static ay_step *add_conv(ay_plan *pl, ay_step_fn run, const conv_args *a, const 
     }
     const ay_conv *c = &p->c;
     double taps = (double)(c->kernel[0] * c->kernel[1] * c->kernel[2]);
-    *(p->int8 ? &s->int8_ops : &s->flops) = 2 * taps * (double)(c->c / c->groups) * (double)ay_view_count(&v[4]);
+    *ay_step_ops(s, p->int8 ? &p->w : NULL) = 2 * taps * (double)(c->c / c->groups) * (double)ay_view_count(&v[4]);
     s->bytes = 4.0 * (double)(c->n * c->c * c->in[0] * c->in[1] * c->in[2] + ay_view_count(&v[4])) +
                4 * taps * (double)(c->o * c->c / c->groups);
     ay_step_what(pl, s, "%s %lldx%lldx%lld %lld->%lld to %lldx%lldx%lld%s", s->what, (long long)c->kernel[0],

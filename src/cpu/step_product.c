@@ -174,7 +174,7 @@ static alloy_status add_product(ay_plan *pl, const ay_fused *f, operands *op) {
                      : p->g.batch == 1 ? ay_gemm_scratch((ay_isa)pl->cx->isa, ay_plan_threads(pl), &p->g.one)
                                      : ay_gemm_batch_scratch((ay_isa)pl->cx->isa, ay_plan_threads(pl), &p->g);
     double rows = (double)ay_view_count(&op->c) / (double)op->n;
-    *(p->a8_bytes ? &s->int8_ops : &s->flops) = 2 * rows * (double)op->k * (double)op->n;
+    *ay_step_ops(s, p->a8_bytes ? &p->w : NULL) = 2 * rows * (double)op->k * (double)op->n;
     s->bytes = 4 * rows * (double)(op->k + op->n) +
                (op->has_w ? (double)ay_weight_data_bytes(&op->w) : 4.0 * (double)(op->k * op->n));
     if (op->has_w) ay_step_what(pl, s, "%s %lldx%lld %s%s, %g rows%s", s->what, (long long)op->k, (long long)op->n,

@@ -14,8 +14,8 @@
 enum { DEFAULT_RUNS = 3 };
 
 static json_t *ceilings_object(ay_ctx *cx, const ay_ceilings *c) {
-    return json_pack("{s:i, s:s, s:f, s:f, s:f, s:f}", "threads", c->threads, "isa", ay_isa_name((ay_isa)cx->isa), "fma_gflops", c->f32,
-                     "int8_gops", c->i8, "copy_gbs", c->copy, "read_gbs", c->read);
+    return json_pack("{s:i, s:s, s:f, s:f, s:f, s:f, s:f}", "threads", c->threads, "isa", ay_isa_name((ay_isa)cx->isa), "fma_gflops", c->f32,
+                     "int8_gops", c->i8, "int4_gops", c->i4, "copy_gbs", c->copy, "read_gbs", c->read);
 }
 
 json_t *ay_ceilings_json(ay_ctx *cx, double seconds) {
@@ -27,6 +27,7 @@ json_t *ay_ceilings_json(ay_ctx *cx, double seconds) {
 static void raise_to(ay_ceilings *c, const ay_ceilings *later) {
     if (later->f32 > c->f32) c->f32 = later->f32;
     if (later->i8 > c->i8) c->i8 = later->i8;
+    if (later->i4 > c->i4) c->i4 = later->i4;
     if (later->copy > c->copy) c->copy = later->copy;
     if (later->read > c->read) c->read = later->read;
 }
@@ -41,8 +42,8 @@ static alloy_status bench_rows(ay_ctx *cx, const alloy_bench_options *o, json_t 
         if (o->only && !strstr(name, o->only)) continue;
         ay_progress(cx, "kernels", i, n);
         AY_TRY(ay_bench_row_run(cx, ay_bench_row_at(i), o->runs ? o->runs : DEFAULT_RUNS, what, &p));
-        json_array_append_new(list, json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:I}", "what", what, "scope", name, "seconds", p.seconds,
-                                              "flops", p.flops, "int8_ops", p.int8_ops, "bytes", p.bytes, "calls", (json_int_t)1));
+        json_array_append_new(list, json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:I}", "what", what, "scope", name, "seconds", p.seconds,
+                                              "flops", p.flops, "int8_ops", p.int8_ops, "int4_ops", p.int4_ops, "bytes", p.bytes, "calls", (json_int_t)1));
         done++;
     }
     ay_progress(cx, "kernels", n, n);

@@ -167,9 +167,9 @@ json_t *ay_component_profile(const ay_component *c) {
         const ay_step_profile *rows;
         int n = c->links[k].program ? ay_program_steps(c->links[k].program, &rows) : 0;
         for (int i = 0; i < n; i++) {
-            json_array_append_new(a, json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:I}", "what", rows[i].what ? rows[i].what : "", "scope",
+            json_array_append_new(a, json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:I}", "what", rows[i].what ? rows[i].what : "", "scope",
                                                rows[i].scope ? rows[i].scope : "", "seconds", rows[i].seconds, "flops", rows[i].flops,
-                                               "int8_ops", rows[i].int8_ops, "bytes", rows[i].bytes, "calls", (json_int_t)rows[i].calls));
+                                               "int8_ops", rows[i].int8_ops, "int4_ops", rows[i].int4_ops, "bytes", rows[i].bytes, "calls", (json_int_t)rows[i].calls));
         }
     }
     return a;

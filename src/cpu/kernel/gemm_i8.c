@@ -10,7 +10,7 @@
 
 enum {
     PASS = 16,          /* blocks of 32 along k: a strip of 32 columns is 16 KiB then */
-    MT = 768,           /* rows of a tile: with PASS, 480 KiB of codes in the second cache */
+    MT = 384, MT_WIDE = 768, /* rows of a tile: with PASS, 240 or 480 KiB of codes in the second cache */
     NT = 1024,          /* columns of a tile */
     TILES_A_THREAD = 6, /* so that threads finish together */
     LEAST_ROWS = 5      /* fewer rows go through float dot products, which read the weight once */
@@ -46,7 +46,8 @@ static plan plan_of(ay_isa isa, int threads, const ay_gemm *g) {
     plan p = {.kernel = ay_gemm_i8_for(isa, g->w), .blocks = ay_div_up(g->k, AY_I8_BLOCK)};
     p.pass = ay_div_up(p.blocks, ay_div_up(p.blocks, PASS));
     int64_t nr = p.kernel->nr, nt = NT;
-    p.mt = even(m, MT, p.kernel->mr);
+    /* Where 32 columns go at once, unpacking weights takes a larger part of the time, and second caches have a megabyte. */
+    p.mt = even(m, nr > 16 ? MT_WIDE : MT, p.kernel->mr);
     p.tiles_m = ay_div_up(m, p.mt);
     do { /* narrower tiles cost nothing but one reading more of the activations */
         p.nt = even(n, nt, nr);

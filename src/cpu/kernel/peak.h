@@ -17,7 +17,8 @@ typedef struct ay_peak_row {
     const char *name;
     ay_isa isa;
     ay_peak_fn f32;
-    ay_peak_fn i8; /* sums of int8 products in one instruction; NULL: the level has none */
+    ay_peak_fn i8; /* sums of int8 products, exact, by the quickest instructions there are for them; NULL: f32's */
+    ay_peak_fn i4; /* the same with weights of four bits, which leave room for sums of pairs; NULL: i8's */
 } ay_peak_row;
 const ay_peak_row *const *ay_peak_rows(int *n);
 const ay_peak_row *ay_peak_pick(ay_isa isa);

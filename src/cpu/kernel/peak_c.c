@@ -19,4 +19,4 @@ static double f32(int64_t rounds) {
     return 12.0 * 8 * (double)rounds;
 }
 
-const ay_peak_row ay_peak_c = {"c", AY_ISA_C, f32, NULL};
+const ay_peak_row ay_peak_c = {"c", AY_ISA_C, f32, NULL, NULL};

@@ -12,4 +12,4 @@ PEAK(f32, float32x4_t, vdupq_n_f32(0.5f), FMA, "w", 8)
 #define DOT(s, x) vdotq_s32(s, vreinterpretq_s8_s32(x), vreinterpretq_s8_s32(x))
 PEAK(i8, int32x4_t, vdupq_n_s32(0x01010101), DOT, "w", 32)
 
-const ay_peak_row ay_peak_dotprod = {"dotprod", AY_ISA_DOTPROD, f32, i8};
+const ay_peak_row ay_peak_dotprod = {"dotprod", AY_ISA_DOTPROD, f32, i8, NULL};

@@ -12,4 +12,4 @@ PEAK(f32, __m512, _mm512_set1_ps(0.5f), FMA, "v", 32)
 #define DOT(s, x) _mm512_dpbusd_epi32(s, x, x)
 PEAK(i8, __m512i, _mm512_set1_epi8(1), DOT, "v", 128)
 
-const ay_peak_row ay_peak_vnni = {"vnni", AY_ISA_VNNI, f32, i8};
+const ay_peak_row ay_peak_vnni = {"vnni", AY_ISA_VNNI, f32, i8, NULL};
