@@ -10,7 +10,12 @@ fail() { echo "$*"; exit 1; }
 "$alloy" bench --only "layer_norm" --runs 1 -q >"$dir/kernels" || fail "bench failed"
 grep -q "^ceilings, [0-9]* threads" "$dir/kernels" || fail "no ceilings: $(cat "$dir/kernels")"
 grep -q "of memory .*layer_norm" "$dir/kernels" || fail "no kernel: $(cat "$dir/kernels")"
-"$alloy" bench --only "layer_norm" --runs 1 --json -q | grep -q '"fma_gflops": [1-9]' || fail "no ceilings in JSON"
+"$alloy" bench --only "layer_norm" --runs 1 --json -q >"$dir/json" || fail "bench --json failed"
+for what in fma_gflops int8_gops int4_gops; do
+    grep -q "\"$what\": [1-9]" "$dir/json" || fail "no $what in JSON: $(head -20 "$dir/json")"
+done
+"$alloy" bench --only "blocks of 4 bits" --runs 1 -q >"$dir/kernels" || fail "bench of four-bit weights failed"
+grep -q "GOP/s .* % of int4 .*in int8" "$dir/kernels" || fail "no share of the ceiling of four-bit weights: $(cat "$dir/kernels")"
 "$alloy" bench --only "no such kernel" -q 2>"$dir/err"
 [ $? = 2 ] && grep -q "no such kernel" "$dir/err" || fail "a kernel that is not there: $(cat "$dir/err")"
 "$alloy" bench "$dir/nothing" -q 2>"$dir/err"
