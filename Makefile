@@ -111,4 +111,4 @@ help:
 	@sed -n '3,9p' Makefile | sed 's/^# *//'
 .PHONY: demo check clean help
 
--include $(OBJ:.o=.d) $(CLI:%.c=$(BUILD)/%.d) $(TEST_SRC:%.c=$(BUILD)/%.d) $(TEST_LIB:.o=.d) $(FUZZ:%=$(BUILD)/tests/fuzz/%.d)
+-include $(OBJ:.o=.d) $(CLI:%.c=$(BUILD)/%.d) $(BENCH_BIN:%=%.d) $(TEST_SRC:%.c=$(BUILD)/%.d) $(TEST_LIB:.o=.d) $(FUZZ:%=$(BUILD)/tests/fuzz/%.d)

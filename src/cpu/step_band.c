@@ -3,7 +3,8 @@
  * Convolution of a large picture in bands of rows: the rows a band needs are made in scratch (normalised and activated, or
  * upsampled) while they lie in the cache, those that the next band needs too are carried over, and each band is a convolution
  * of its own. So what a convolution reads is gone before the next band is made, and its result may lie in the picture's own
- * place. The sums are the same, number for number, as those over the whole picture.
+ * place. Where both go by the same method, the sums are
+ * those over the whole picture, number for number (bands are a multiple of Winograd's tiles).
  */
 #include "cpu/plan.h"
 #include "cpu/kernel/rows.h"

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * kcheck of convolution: kernels, strides, dilations, paddings (also uneven, also wider than the picture), groups, one to
- * three dimensions, pictures narrower and wider than a panel, channels with room between them, sums onto the residual.
+ * three dimensions, pictures narrower and wider than a panel, channels with room between them, sums onto the residual; the direct
+ * product and, where it can be, Winograd's method.
  */
 #include "kcheck.h"
 
@@ -9,12 +10,66 @@ typedef struct problem {
     ay_conv c;
     ay_weight w;
     double *want, *bound;
+    double (*v)[36], (*u)[36]; /* Winograd: bounds of what is transformed */
     int64_t y_count;
     bool whole, onto; /* onto: y holds the residual before */
     int64_t x_plane, y_plane;
 } problem;
 
 static int64_t volume(const int64_t d[3]) { return d[0] * d[1] * d[2]; }
+
+/* Absolute values of the transformations' matrices: sums of them bound what a pixel of a tile adds to each of its results. */
+static const double wino_b[6][6] = {{1.265625, 0, 2.8125, 0, 1, 0}, {0, 1.6875, 2.25, .75, 1, 0}, {0, 1.6875, 2.25, .75, 1, 0},
+                                    {0, .84375, .5625, 1.5, 1, 0}, {0, .84375, .5625, 1.5, 1, 0}, {0, 1.265625, 0, 2.8125, 0, 1}};
+static const double wino_g[6][3] = {{1 / 1.265625, 0, 0}, {128 / 243., 96 / 243., 72 / 243.}, {128 / 243., 96 / 243., 72 / 243.},
+                                    {32 / 243., 48 / 243., 72 / 243.}, {32 / 243., 48 / 243., 72 / 243.}, {0, 0, 1}};
+static const double wino_a[4][6] = {{1, 1, 1, 1, 1, 0}, {0, .75, .75, 1.5, 1.5, 0}, {0, .5625, .5625, 2.25, 2.25, 0},
+                                    {0, .421875, .421875, 3.375, 3.375, 1}};
+
+/* out [rows][..] = |m| in |m|', m [6][n], in [n][n]. */
+static void wino_abs(const double *m, int n, const double *in, double out[36]) {
+    for (int i = 0; i < 36; i++) {
+        out[i] = 0;
+        for (int k = 0; k < n * n; k++) out[i] += m[i / 6 * n + k / n] * m[i % 6 * n + k % n] * in[k];
+    }
+}
+
+/* |v| <= B'|d|B of each tile and channel, |u| <= G|g|G' of each pair of channels. */
+static void wino_bounds(problem *p, const float *w) {
+    const ay_conv *c = &p->c;
+    int64_t down = ay_div_up(c->out[1], 4), across = ay_div_up(c->out[2], 4);
+    p->v = malloc((size_t)(c->n * down * across * c->c) * sizeof *p->v);
+    p->u = malloc((size_t)(c->o * c->c) * sizeof *p->u);
+    for (int64_t i = 0; i < c->n * down * across * c->c; i++) {
+        int64_t ch = i % c->c, tile = i / c->c, n = tile / across / down;
+        double d[36];
+        for (int k = 0; k < 36; k++) {
+            int64_t y = tile / across % down * 4 + k / 6 - c->before[1], x = tile % across * 4 + k % 6 - c->before[2];
+            bool in = y >= 0 && y < c->in[1] && x >= 0 && x < c->in[2];
+            d[k] = in ? fabs((double)c->x[(n * c->c + ch) * p->x_plane + y * c->in[2] + x]) : 0;
+        }
+        wino_abs(&wino_b[0][0], 6, d, p->v[i]);
+    }
+    for (int64_t i = 0; i < c->o * c->c; i++) {
+        double g[9];
+        for (int k = 0; k < 9; k++) g[k] = fabs((double)w[i * 9 + k]);
+        wino_abs(&wino_g[0][0], 3, g, p->u[i]);
+    }
+}
+
+/* Each product goes into the sum with |A'| |A|, and a rounding error is at most so large times its count: one a channel and
+ * at most 6 in each of the three transformations. */
+static double wino_bound(const problem *p, int64_t n, int64_t o, const int64_t at[3]) {
+    const ay_conv *c = &p->c;
+    int64_t down = ay_div_up(c->out[1], 4), across = ay_div_up(c->out[2], 4);
+    int64_t tile = (n * down + at[1] / 4) * across + at[2] / 4;
+    double all = 0;
+    for (int64_t ch = 0; ch < c->c; ch++) {
+        for (int i = 0; i < 36; i++)
+            all += wino_a[at[1] % 4][i / 6] * wino_a[at[2] % 4][i % 6] * p->u[o * c->c + ch][i] * p->v[tile * c->c + ch][i];
+    }
+    return KC_EPS * ((double)c->c + 18) * all;
+}
 
 static void reference_pixel(problem *p, int64_t n, int64_t o, int64_t pixel, const float *row) {
     const ay_conv *c = &p->c;
@@ -38,10 +93,11 @@ static void reference_pixel(problem *p, int64_t n, int64_t o, int64_t pixel, con
     }
     if (c->bias) sum += (double)c->bias[o], size += fabs((double)c->bias[o]);
     double v = kc_act(c->act, sum), bound = KC_EPS * 1.2 * ((double)(cg * volume(c->kernel)) + 12) * size;
+    if (c->how == AY_CONV_WINO) bound = wino_bound(p, n, o, at);
     if (c->act != AY_ACT_NONE) bound += KC_EPS * (12 * fabs(v) + 4 * (1 + size));
     if (c->residual) v += (double)c->residual[to];
     p->want[to] = v;
-    p->bound[to] = p->whole && c->act == AY_ACT_NONE ? 0 : bound + KC_EPS * 2 * fabs(v);
+    p->bound[to] = p->whole && c->act == AY_ACT_NONE && c->how == AY_CONV_DIRECT ? 0 : bound + KC_EPS * 2 * fabs(v);
 }
 
 static void run_all(problem *p, const char *what) {
@@ -95,6 +151,8 @@ static void problem_run(ay_conv c) {
     if (kc_coin()) p.c.bias = kc_matrix(1, c.o, c.o, p.whole);
     if (kc_coin()) p.c.residual = kc_matrix(1, p.y_count, p.y_count, p.whole);
     if (kc_coin()) p.c.act = (ay_act)kc_between(0, AY_ACT_TANH);
+    p.c.how = ay_wino_can(&c) && kc_coin() ? AY_CONV_WINO : AY_CONV_DIRECT;
+    if (p.c.how == AY_CONV_WINO) wino_bounds(&p, seen);
     p.onto = p.c.residual && p.c.act == AY_ACT_NONE && kc_coin();
     p.want = calloc((size_t)p.y_count, sizeof *p.want);
     p.bound = calloc((size_t)p.y_count, sizeof *p.bound);
@@ -104,8 +162,8 @@ static void problem_run(ay_conv c) {
         else p.want[i] = p.c.residual ? (double)p.c.residual[i] : -77; /* between the channels nothing is touched */
     }
     char what[220];
-    snprintf(what, sizeof what, "conv n=%d c=%d o=%d groups=%d in=%dx%dx%d kernel=%dx%dx%d stride=%d,%d,%d before=%d,%d,%d",
-             (int)c.n, (int)c.c, (int)c.o, (int)c.groups, (int)c.in[0], (int)c.in[1], (int)c.in[2], (int)c.kernel[0],
+    snprintf(what, sizeof what, "%s n=%d c=%d o=%d groups=%d in=%dx%dx%d kernel=%dx%dx%d stride=%d,%d,%d before=%d,%d,%d",
+             p.c.how == AY_CONV_WINO ? "Winograd's conv" : "conv", (int)c.n, (int)c.c, (int)c.o, (int)c.groups, (int)c.in[0], (int)c.in[1], (int)c.in[2], (int)c.kernel[0],
              (int)c.kernel[1], (int)c.kernel[2], (int)c.stride[0], (int)c.stride[1], (int)c.stride[2], (int)c.before[0],
              (int)c.before[1], (int)c.before[2]);
     run_all(&p, what);
@@ -113,6 +171,8 @@ static void problem_run(ay_conv c) {
     free(seen);
     free(p.want);
     free(p.bound);
+    free(p.v);
+    free(p.u);
 }
 
 /** A convolution over the last `dims` dimensions, the rest by chance; widths of the picture as given. */
@@ -153,6 +213,17 @@ static ay_conv square(int64_t c, int64_t o, int64_t side, int64_t kernel, int64_
                      .before = {0, before, before}};
 }
 
+/* Winograd's method or not by chance: tiles that end inside, slabs and jobs of several kinds, two pictures, any padding. */
+static void test_three_by_three(void **state) {
+    for (int64_t s = 1; s <= 70; s += kc_between(1, 3)) {
+        ay_conv c = {.n = kc_between(1, 3), .c = kc_between(1, 36), .o = kc_between(1, 20), .groups = 1, .in = {1, kc_between(1, 20), s},
+                     .kernel = {1, 3, 3}, .stride = {1, 1, 1}, .dilation = {1, 1, 1}, .before = {0, kc_between(0, 3), kc_between(0, 3)}};
+        c.out[0] = 1;
+        for (int d = 1; d < 3; d++) c.out[d] = ay_max_i64(1, c.in[d] + c.before[d] + kc_between(0, 3) - 2);
+        problem_run(c);
+    }
+}
+
 static void test_shapes_of_models(void **state) {
     problem_run(square(48, 40, 33, 3, 1, 1)); /* several passes over k, panels across rows */
     problem_run(square(96, 30, 32, 1, 1, 0));
@@ -166,7 +237,7 @@ static void test_shapes_of_models(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_sizes), cmocka_unit_test(test_shapes_of_models)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_sizes), cmocka_unit_test(test_three_by_three), cmocka_unit_test(test_shapes_of_models)};
     kc_start(3);
     int failed = cmocka_run_group_tests_name("kcheck convolution", tests, NULL, NULL);
     kc_end();

@@ -2,6 +2,7 @@
  *
  * Convolution as an implicit matrix product: Y [O, pixels] = W [O, C * taps] * X [C * taps, pixels], where the panels of X
  * are packed from the picture as a tile needs them and exist nowhere else. 1 x 1 convolutions read the picture as it is.
+ * Where Winograd's method is expected to be faster, wino.c takes over.
  */
 #include "cpu/kernel/mm.h"
 
@@ -29,7 +30,12 @@ static ay_mm_plan plan_of(ay_isa isa, int threads, const ay_conv *c) {
                            c->c / c->groups * volume(c->kernel));
 }
 
+static bool by_wino(ay_isa isa, const ay_conv *c) {
+    return c->how == AY_CONV_WINO || (c->how == AY_CONV_BEST && ay_wino_pays(isa, c));
+}
+
 size_t ay_conv_scratch(ay_isa isa, int threads, const ay_conv *c) {
+    if (by_wino(isa, c)) return ay_wino_scratch(isa, threads, c);
     ay_mm_plan p = plan_of(isa, threads, c);
     return ay_mm_plan_scratch(&p) * (size_t)threads;
 }
@@ -101,6 +107,10 @@ static void conv_tile(void *arg, int64_t tile, int thread) {
 }
 
 void ay_conv_run(const ay_exec *ex, const ay_conv *c) {
+    if (by_wino(ex->isa, c)) {
+        ay_wino_run(ex, c);
+        return;
+    }
     job j = {.c = c,
              .plan = plan_of(ex->isa, ay_pool_threads(ex->pool), c),
              .row = ay_conv_pick(ex->isa),

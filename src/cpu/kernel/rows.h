@@ -99,6 +99,25 @@ typedef struct ay_conv_row {
 const ay_conv_row *const *ay_conv_rows(int *n);
 const ay_conv_row *ay_conv_pick(ay_isa isa);
 
+/* ---- convolution by tiles of 4 x 4 pixels (wino.c): the three transformations ------------------------------------- */
+enum { AY_WINO_IN = 6, AY_WINO_OUT = 4, AY_WINO_POINTS = AY_WINO_IN * AY_WINO_IN };
+/** `lanes` tiles at once, which in v and m stand in an order of the row's own. `step`: from point to point. */
+typedef struct ay_wino_row {
+    const char *name;
+    ay_isa isa;
+    int lanes;
+    /** v[point * step + lane] of the tiles whose row r is x[r * pitch + 4 * tile ..] four numbers and tail[..] two more;
+     *  four may be read of those too. */
+    void (*input)(const float *x, const float *tail, int64_t pitch, float *v, int64_t step);
+    /** y[r * pitch + 4 * tile + c] = four rows of four pixels of each tile from m[point * step + lane]. */
+    void (*output)(const float *m, int64_t step, float *y, int64_t pitch);
+    /** u[point * step + i], i < n, from taps t [9][n]; as many numbers as a vector has lanes may be read and written from the
+     *  last on. */
+    void (*weights)(int n, const float *t, float *u, int64_t step);
+} ay_wino_row;
+const ay_wino_row *const *ay_wino_rows(int *n);
+const ay_wino_row *ay_wino_pick(ay_isa isa);
+
 /* ---- rows of numbers: normalisation, softmax, rotary embedding ---------------------------------------------------- */
 
 /** What becomes of a row once its mean and 1 / deviation are known: ((x - mean) * by * w + b) * (scale + one) + shift, each

@@ -90,6 +90,8 @@ AY_INLINE void v_transpose(vf r[VL]) {
     r[2] = vcombine_f32(vget_high_f32(a), vget_high_f32(c));
     r[3] = vcombine_f32(vget_high_f32(b), vget_high_f32(d));
 }
+/** Of 4 * VL numbers one behind the other to the vectors of every fourth, and back (in what order of lanes is open). */
+AY_INLINE void v_fours(vf r[4]) { v_transpose(r); }
 /** The lanes of v, whole numbers within int8, as bytes. */
 AY_INLINE void v_store_i8(int8_t *p, vf v) {
     int16x4_t w = vqmovn_s32(vcvtq_s32_f32(v));

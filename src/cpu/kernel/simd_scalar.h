@@ -61,6 +61,8 @@ AY_INLINE vf v_round_f16(vf a) { return ay_f16_to_f32(ay_f32_to_f16(a)); }
 AY_INLINE float v_hsum(vf a) { return a; }
 AY_INLINE float v_hmax(vf a) { return a; }
 AY_INLINE void v_transpose(vf r[VL]) {}
+/** Of 4 * VL numbers one behind the other to the vectors of every fourth, and back (in what order of lanes is open). */
+AY_INLINE void v_fours(vf r[4]) {}
 /** The lanes of v, whole numbers within int8 (or NaN: anything), as bytes. */
 AY_INLINE void v_store_i8(int8_t *p, vf v) { *p = v == v ? (int8_t)v : 0; }
 /** 2 * PAIRS codes of four bits from PAIRS bytes, the lower half first, through a table of 16. */

@@ -95,6 +95,15 @@ AY_INLINE void v_transpose(vf r[VL]) {
     }
     AY_UNROLL for (int i = 0; i < 8; i++) r[i] = t[i];
 }
+/** Of 4 * VL numbers one behind the other to the vectors of every fourth, and back (in what order of lanes is open). */
+AY_INLINE void v_fours(vf r[4]) {
+    vf a = _mm256_unpacklo_ps(r[0], r[1]), b = _mm256_unpackhi_ps(r[0], r[1]);
+    vf c = _mm256_unpacklo_ps(r[2], r[3]), d = _mm256_unpackhi_ps(r[2], r[3]);
+    r[0] = _mm256_shuffle_ps(a, c, 0x44);
+    r[1] = _mm256_shuffle_ps(a, c, 0xee);
+    r[2] = _mm256_shuffle_ps(b, d, 0x44);
+    r[3] = _mm256_shuffle_ps(b, d, 0xee);
+}
 /** The lanes of v, whole numbers within int8, as bytes. */
 AY_INLINE void v_store_i8(int8_t *p, vf v) {
     __m256i i = _mm256_cvtps_epi32(v);

@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * 3 x 3 convolution with stride 1 by Winograd's F(4x4, 3x3): Lavin and Gray, "Fast Algorithms for Convolutional Neural
+ * Networks" (2015). The picture is cut into tiles of 4 x 4 results. For each of 36 points there is a product M [O, tiles] =
+ * U [O, C] * V [C, tiles]; U comes from the taps, V from the 6 x 6 pixels under a tile, the results from M (wino_body.h).
+ *
+ * A slab of V, of as many tiles as the third cache holds, is made by all threads. Then each job takes some output channels
+ * and tiles: their M stays in the second cache and is turned into results at once. U is 36 / 9 of the weight in float32, so
+ * it is made once a call only where all of it is small; else each job makes what it needs of it, for all tiles of a slab.
+ * Every sum over channels is one job's, in the same order whatever the threads.
+ */
+#include "cpu/kernel/mm.h"
+
+#include <string.h>
+
+enum {
+    POINTS = AY_WINO_POINTS,
+    IN = AY_WINO_IN,
+    OUT = AY_WINO_OUT,
+    KC = 192,                 /* depth of a pass: sums of passes are more accurate than one, and the speed is the same */
+    V_BYTES = 4 << 20,        /* of a slab, for each thread */
+    MOST_V_BYTES = 64 << 20,
+    LEAST_TILES = 64,         /* of a slab: what making U is spread over */
+    U_BYTES = 4 << 20,        /* whole weights up to this for each thread are transformed once, */
+    U_JOB_BYTES = 3 << 20,    /* else so much of them at a time */
+    JOB_TILES = 64, JOB_CHANNELS = 48, /* M is 442 KiB at most */
+    MOST_LANES = 16,
+    PITCH = 2 * OUT * MOST_LANES, /* of rows of pixels on their way */
+    PAD = 16,                 /* floats between points, so that 36 of them do not fall on the same place of the cache */
+    CHANNELS = 32             /* channels transformed in one go */
+};
+
+typedef struct plan {
+    const ay_gemm_f32_row *kernel;
+    const ay_pack_row *pack;
+    const ay_wino_row *row;
+    int64_t down, across, tiles; /* of a picture; of all pictures */
+    int64_t slab, job_tiles;     /* tiles: multiples of nr */
+    int64_t job_o, parts;        /* channels of a job, a multiple of mr; runs of tiles of a slab that jobs with U of their own take */
+    bool u_once;
+    int64_t v_point, v_panel, u_point, u_panel, m_point; /* floats */
+    size_t v_floats, u_floats, own_floats;               /* own: of each thread */
+} plan;
+
+bool ay_wino_can(const ay_conv *c) {
+    bool can = c->n > 0 && c->c > 0 && c->o > 0 && c->out[1] > 0 && c->out[2] > 0;
+    can = can && c->groups == 1 && c->kernel[0] == 1 && c->in[0] == 1 && c->out[0] == 1 && c->before[0] == 0;
+    for (int d = 1; d < 3; d++) can = can && c->kernel[d] == 3 && c->stride[d] == 1 && c->dilation[d] == 1;
+    return can;
+}
+
+static int64_t even(int64_t size, int64_t most, int64_t unit) {
+    int64_t parts = ay_div_up(size, ay_max_i64(unit, most / unit * unit));
+    return ay_round_up(ay_div_up(size, ay_max_i64(1, parts)), unit);
+}
+
+static plan plan_of(ay_isa isa, int threads, const ay_conv *c) {
+    plan p = {.kernel = ay_gemm_f32_pick(isa), .pack = ay_pack_pick(isa), .row = ay_wino_pick(isa)};
+    int64_t mr = p.kernel->mr, nr = p.kernel->nr;
+    p.down = ay_div_up(c->out[1], OUT);
+    p.across = ay_div_up(c->out[2], OUT);
+    p.tiles = c->n * p.down * p.across;
+    int64_t tile_bytes = POINTS * 4 * ay_max_i64(1, c->c), room = ay_min_i64(MOST_V_BYTES, (int64_t)V_BYTES * threads);
+    p.slab = even(p.tiles, ay_max_i64(LEAST_TILES, room / tile_bytes), nr);
+    p.job_tiles = even(p.slab, JOB_TILES, nr);
+    p.slab = ay_round_up(p.slab, p.job_tiles);
+    p.u_once = c->o * tile_bytes <= (int64_t)U_BYTES * threads;
+    p.job_o = even(c->o, p.u_once ? JOB_CHANNELS : ay_min_i64(JOB_CHANNELS, ay_max_i64(mr, U_JOB_BYTES / tile_bytes)), mr);
+    p.parts = p.u_once ? p.slab / p.job_tiles : 1;
+    p.v_point = ay_round_up(c->c * nr, 16) + PAD;
+    p.v_panel = POINTS * p.v_point;
+    p.u_point = ay_round_up(c->c * mr, 16) + PAD; /* the last vector may stick out */
+    p.u_panel = POINTS * p.u_point;
+    p.m_point = ay_round_up(p.job_o * p.job_tiles, 16) + PAD;
+    p.v_floats = (size_t)(p.slab / nr * p.v_panel);
+    size_t u = (size_t)(ay_div_up(p.u_once ? c->o : p.job_o, mr) * p.u_panel);
+    p.u_floats = p.u_once ? u : 0;
+    int64_t taps = ay_round_up(9 * CHANNELS * mr + MOST_LANES, 16), m = POINTS * p.m_point + OUT * OUT * p.job_tiles;
+    p.own_floats = (size_t)(ay_max_i64(m, taps) + (p.u_once ? 0 : (int64_t)u));
+    return p;
+}
+
+size_t ay_wino_scratch(ay_isa isa, int threads, const ay_conv *c) {
+    plan p = plan_of(isa, threads, c);
+    return (p.v_floats + p.u_floats + p.own_floats * (size_t)threads) * sizeof(float);
+}
+
+/* ---- running ------------------------------------------------------------------------------------------------------- */
+
+typedef struct job {
+    const ay_conv *c;
+    plan p;
+    int64_t first, count;   /* tiles of the slab */
+    int64_t plane, y_plane; /* elements from channel to channel of x, of y */
+    float *v, *u, *own;
+} job;
+
+/** `n` numbers of row y of a channel from column x on, zeros where there is no picture. */
+static void clipped(const ay_conv *c, const float *channel, int64_t y, int64_t x, int64_t n, float *dst) {
+    int64_t lo = ay_min_i64(n, ay_max_i64(0, -x)), hi = ay_max_i64(lo, ay_min_i64(n, c->in[2] - x));
+    if (y < 0 || y >= c->in[1]) lo = hi = n;
+    for (int64_t i = 0; i < lo; i++) dst[i] = 0;
+    if (hi > lo) memcpy(dst + lo, channel + y * c->in[2] + x + lo, (size_t)(hi - lo) * sizeof *dst);
+    for (int64_t i = hi; i < n; i++) dst[i] = 0;
+}
+
+/** Where some tiles one behind the other in a row of tiles stand. */
+typedef struct run {
+    int64_t n, picture, y, x; /* how many; result that the first begins with */
+} run;
+static run run_at(const plan *p, int64_t tile, int64_t most) {
+    int64_t in_row = tile % p->across, row = tile / p->across;
+    return (run){ay_min_i64(most, p->across - in_row), row / p->down, row % p->down * OUT, in_row * OUT};
+}
+
+/** The six rows under a vector's tiles that are not all in one row, or touch the border: at 4 numbers a tile, then what lies
+ *  4 further. */
+static void collect(const job *j, int64_t channel, int64_t tile, int64_t lanes, float *dst) {
+    const ay_conv *c = j->c;
+    for (int64_t at = 0; at < lanes;) {
+        run r = {lanes - at, 0, INT32_MAX, 0};
+        if (tile + at < j->p.tiles) r = run_at(&j->p, tile + at, lanes - at);
+        const float *from = c->x + (r.picture * c->c + channel) * j->plane;
+        for (int64_t i = 0; i < IN; i++) {
+            int64_t y = r.y - c->before[1] + i, x = r.x - c->before[2];
+            float *to = dst + i * PITCH + at * OUT;
+            clipped(c, from, y, x, r.n * OUT, to);
+            clipped(c, from, y, x + OUT, r.n * OUT, to + lanes * OUT);
+        }
+        at += r.n;
+    }
+}
+
+/** Where the tiles of a vector are read. */
+typedef struct source {
+    const float *x;          /* of the first channel, when `whole`: nothing that is read lies outside */
+    bool whole, row;         /* row: of one row of tiles, so that a tile's last two numbers are the next one's first */
+    int64_t first, y, column; /* tile; the first of its pixels */
+} source;
+
+static source source_of(const job *j, int64_t first) {
+    const ay_conv *c = j->c;
+    int64_t lanes = j->p.row->lanes;
+    if (first + lanes > j->p.tiles) return (source){.first = first};
+    run r = run_at(&j->p, first, lanes);
+    source s = {.row = r.n == lanes, .first = first, .y = r.y - c->before[1], .column = r.x - c->before[2]};
+    s.whole = s.row && s.y >= 0 && s.y + IN <= c->in[1] && s.column >= 0 && s.column + OUT * (lanes + 1) <= c->in[2];
+    s.x = c->x + r.picture * c->c * j->plane + (s.whole ? s.y * c->in[2] + s.column : 0);
+    return s;
+}
+
+static void input_of(const job *j, const source *s, int64_t channel, float *v) {
+    const ay_conv *c = j->c;
+    int64_t lanes = j->p.row->lanes;
+    float room[IN * PITCH];
+    const float *x = s->x ? s->x + channel * j->plane : NULL, *tail = room + OUT;
+    if (s->whole) {
+        const float *ahead = channel + 1 < c->c ? x + j->plane : x; /* the processor cannot guess where: rows are far apart */
+        for (int64_t i = 0; i < IN; i++, ahead += c->in[2]) {
+            for (int64_t k = 0; k < OUT * lanes; k += 16) __builtin_prefetch(ahead + k);
+        }
+        j->p.row->input(x, x + OUT, c->in[2], v, j->p.v_point);
+        return;
+    }
+    if (s->row) {
+        for (int64_t i = 0; i < IN; i++) clipped(c, x, s->y + i, s->column, OUT * (lanes + 1), room + i * PITCH);
+    } else {
+        collect(j, channel, s->first, lanes, room);
+        tail = room + OUT * lanes;
+    }
+    j->p.row->input(room, tail, PITCH, v, j->p.v_point);
+}
+
+/** A panel's tiles of some channels. */
+static void input_tile(void *arg, int64_t tile, int thread) {
+    const job *j = arg;
+    int64_t blocks = ay_div_up(j->c->c, CHANNELS), panel = tile / blocks, lanes = j->p.row->lanes, nr = j->p.kernel->nr;
+    int64_t c0 = tile % blocks * CHANNELS, c1 = ay_min_i64(j->c->c, c0 + CHANNELS);
+    source from[AY_MAX_NR];
+    for (int64_t at = 0; at < nr; at += lanes) from[at / lanes] = source_of(j, j->first + panel * nr + at);
+    float *v = j->v + panel * j->p.v_panel;
+    for (int64_t ch = c0; ch < c1; ch++) {
+        for (int64_t at = 0; at < nr; at += lanes) input_of(j, &from[at / lanes], ch, v + ch * nr + at);
+    }
+}
+
+/** U of the panel of mr output channels from o on. */
+static void make_panel(const job *j, int64_t o, float *u, float *room) {
+    const ay_conv *c = j->c;
+    const plan *p = &j->p;
+    int64_t k = c->c * 9;
+    int n = (int)ay_min_i64(p->kernel->mr, c->o - o);
+    ay_operand w = {.panel = ay_panel_weight, .row = p->pack, .w = c->w, .k = k};
+    if (c->wf) w = (ay_operand){.panel = ay_panel_turned, .row = p->pack, .f = c->wf, .ld = k};
+    for (int64_t c0 = 0; c0 < c->c; c0 += CHANNELS) {
+        int64_t cn = ay_min_i64(CHANNELS, c->c - c0);
+        w.panel(&w, o, n, n, c0 * 9, cn * 9, room);
+        memset(room + cn * 9 * n, 0, MOST_LANES * sizeof *room); /* read with the last numbers */
+        for (int64_t i = 0; i < cn; i++) p->row->weights(n, room + i * 9 * n, u + (c0 + i) * n, p->u_point);
+    }
+}
+
+static void weight_tile(void *arg, int64_t panel, int thread) {
+    const job *j = arg;
+    make_panel(j, panel * j->p.kernel->mr, j->u + panel * j->p.u_panel, j->own + (size_t)thread * j->p.own_floats);
+}
+
+/** m [point][o][tiles] of output channels o0 .. o1 and a job's tiles from the slab's `t0` on. */
+static void multiply(const job *j, const float *u, int64_t o0, int64_t o1, int64_t t0, int64_t tiles, float *m) {
+    const plan *p = &j->p;
+    int64_t mr = p->kernel->mr, nr = p->kernel->nr, depth = j->c->c, kc = ay_div_up(depth, ay_div_up(depth, KC));
+    for (int64_t point = 0; point < POINTS; point++) {
+        for (int64_t k0 = 0; k0 < depth; k0 += kc) {
+            int64_t kn = ay_min_i64(kc, depth - k0);
+            for (int64_t t = 0; t < tiles; t += nr) {
+                const float *b = j->v + (t0 + t) / nr * p->v_panel + point * p->v_point + k0 * nr;
+                for (int64_t o = o0; o < o1; o += mr) {
+                    int64_t rows = ay_min_i64(mr, o1 - o);
+                    p->kernel->height[rows - 1](kn, u + (o - o0) / mr * p->u_panel + point * p->u_point + k0 * rows, b,
+                                                m + point * p->m_point + (o - o0) * p->job_tiles + t, p->job_tiles, k0 > 0);
+                }
+            }
+        }
+    }
+}
+
+/** Results of one channel from `lines` [OUT][pitch]: bias, activation, residual, and into the picture. */
+static void place(const job *j, int64_t o, int64_t first, int64_t n, float *lines, int64_t pitch) {
+    const ay_conv *c = j->c;
+    ay_finish f = {.alpha = 1, .bias_all = c->bias ? c->bias[o] : 0, .act = c->act};
+    for (int64_t at = 0; at < n;) {
+        run r = run_at(&j->p, first + at, n - at);
+        int64_t width = ay_min_i64(r.n * OUT, c->out[2] - r.x);
+        for (int64_t i = 0; i < OUT && r.y + i < c->out[1]; i++) {
+            int64_t to = (r.picture * c->o + o) * j->y_plane + (r.y + i) * c->out[2] + r.x;
+            float *line = lines + i * pitch + at * OUT;
+            if (c->residual) f.residual = c->residual + to;
+            j->p.pack->finish(&f, width, line);
+            memcpy(c->y + to, line, (size_t)width * sizeof *line);
+        }
+        at += r.n;
+    }
+}
+
+static void product_tile(void *arg, int64_t tile, int thread) {
+    const job *j = arg;
+    const ay_conv *c = j->c;
+    const plan *p = &j->p;
+    int64_t mr = p->kernel->mr, lanes = p->row->lanes, o0 = tile / p->parts * p->job_o, o1 = ay_min_i64(c->o, o0 + p->job_o);
+    int64_t part = p->slab / p->parts, t0 = tile % p->parts * part, t1 = ay_min_i64(j->count, t0 + part);
+    float *m = j->own + (size_t)thread * p->own_floats, *lines = m + POINTS * p->m_point, *own_u = lines + OUT * OUT * p->job_tiles;
+    const float *u = p->u_once ? j->u + o0 / mr * p->u_panel : own_u;
+    if (t0 >= t1) return;
+    for (int64_t o = o0; o < o1 && !p->u_once; o += mr) make_panel(j, o, own_u + (o - o0) / mr * p->u_panel, m);
+    for (; t0 < t1; t0 += p->job_tiles) {
+        int64_t n = ay_min_i64(p->job_tiles, t1 - t0), pitch = OUT * p->job_tiles;
+        multiply(j, u, o0, o1, t0, n, m);
+        for (int64_t o = o0; o < o1; o++) {
+            const float *row = m + (o - o0) * p->job_tiles;
+            for (int64_t t = 0; t < n; t += lanes) p->row->output(row + t, p->m_point, lines + t * OUT, pitch);
+            place(j, o, j->first + t0, n, lines, pitch);
+        }
+    }
+}
+
+void ay_wino_run(const ay_exec *ex, const ay_conv *c) {
+    job j = {.c = c, .p = plan_of(ex->isa, ay_pool_threads(ex->pool), c), .v = ex->scratch};
+    const plan *p = &j.p;
+    int64_t mr = p->kernel->mr, nr = p->kernel->nr;
+    j.plane = c->x_plane ? c->x_plane : c->in[1] * c->in[2];
+    j.y_plane = c->y_plane ? c->y_plane : c->out[1] * c->out[2];
+    j.u = j.v + p->v_floats;
+    j.own = j.u + p->u_floats;
+    if (p->u_once) ay_parallel(ex->pool, ay_div_up(c->o, mr), weight_tile, &j, ex->stop);
+    for (; j.first < p->tiles; j.first += p->slab) {
+        j.count = ay_min_i64(p->slab, p->tiles - j.first);
+        ay_parallel(ex->pool, ay_div_up(j.count, nr) * ay_div_up(c->c, CHANNELS), input_tile, &j, ex->stop);
+        ay_parallel(ex->pool, ay_div_up(c->o, p->job_o) * p->parts, product_tile, &j, ex->stop);
+    }
+}
+
+/* ---- whether ------------------------------------------------------------------------------------------------------- */
+
+/** What both ways are expected to take, in cycles of an AVX2 machine (fitted on Zen 3; one thread). Never by the number of
+ *  threads: the result would depend on it. */
+bool ay_wino_pays(ay_isa isa, const ay_conv *c) {
+    if (!ay_wino_can(c)) return false;
+    plan p = plan_of(isa, 2, c);
+    double nr = p.kernel->nr, lanes = p.row->lanes, in = (double)c->c, out = (double)c->o, slow = 8 / lanes;
+    double pixels = (double)(c->n * c->out[1] * c->out[2]), times = p.u_once ? 1 : (double)ay_div_up(p.tiles, p.slab);
+    double tiles = (double)ay_round_up(p.tiles, p.kernel->nr);
+    double direct = in * out * (9 * pixels / nr * 1.03 + 15) + 12 * in * pixels;
+    double wino = in * out * (POINTS * tiles / nr * 1.05 + 25 * slow * times) + slow * tiles * (45 * out + 50 * in);
+    return 1.1 * wino < direct;
+}
