@@ -52,8 +52,27 @@ VECTOR(gelu_tanh, v_gelu_tanh(a))
 VECTOR(gelu_sigmoid, v_gelu_sigmoid(a))
 SCALAR(power, powf(a, b)) /* the C library's: exact argument reduction, and never where the time goes */
 SCALAR(logarithm, logf(a))
-SCALAR(sine, sinf(a))
-SCALAR(cosine, cosf(a))
+
+/** Sines from `quarters` quarter turns on; the C library's for large numbers, and where nothing rounds once. */
+AY_INLINE void waves(const float quarters, float (*exact)(float), int64_t n, const float *x, float *out) {
+    vf limit = v_set(V_WAVE_LIMIT);
+    for (int64_t i = 0; i < n; i += VL) {
+        int lanes = n - i < VL ? (int)(n - i) : VL;
+        vf v = lanes == VL ? v_load(x + i) : v_loadn(x + i, lanes), y = v;
+        if (VL > 1) y = v_wave(v, quarters);
+        if (VL > 1 && v_count(v_lt(v_abs(v), limit)) == VL) {
+            if (lanes == VL) v_store(out + i, y);
+            else v_storen(out + i, y, lanes);
+            continue;
+        }
+        float from[VL], to[VL];
+        v_store(from, v);
+        v_store(to, y);
+        for (int k = 0; k < lanes; k++) out[i + k] = VL > 1 && fabsf(from[k]) < V_WAVE_LIMIT ? to[k] : exact(from[k]);
+    }
+}
+static void sine(int64_t n, const float *x, const float *y, float *out) { waves(0, sinf, n, x, out); }
+static void cosine(int64_t n, const float *x, const float *y, float *out) { waves(1, cosf, n, x, out); }
 
 AY_INLINE void gated_as(const ay_act act, int64_t n, const float *x, const float *y, float *out) {
     int64_t i = 0;

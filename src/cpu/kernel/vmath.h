@@ -62,6 +62,27 @@ AY_INLINE vf v_erf(vf x) {
     return v_sel(v_lt(a, v_set(0.92f)), p, v_sel(v_isnan(x), x, big));
 }
 
+#define V_WAVE_LIMIT 1e5f
+/** sin(x + quarters * pi / 2) for |x| below V_WAVE_LIMIT, where v_fma rounds once: the first difference is exact then, and pi / 2
+ *  in three parts leaves nothing that shows. */
+AY_INLINE vf v_wave(vf x, const float quarters) {
+    vf n = v_rint(v_mul(x, v_set(0.636619772f)));
+    vf r = v_fnma(n, v_set(0x1.921fb6p+0f), x);
+    r = v_fnma(n, v_set(-0x1.777a5cp-25f), r);
+    r = v_fnma(n, v_set(-0x1.ee59dap-50f), r);
+    vf s = v_mul(r, r), odd = v_set(-1.950291522e-04f), even = v_set(2.442118357e-05f);
+    odd = v_fma(odd, s, v_set(8.332070036e-03f));
+    odd = v_fma(odd, s, v_set(-1.666665317e-01f));
+    odd = v_fma(v_mul(odd, s), r, r);
+    even = v_fma(even, s, v_set(-1.388721456e-03f));
+    even = v_fma(even, s, v_set(4.166664367e-02f));
+    even = v_fma(v_mul(even, s), s, v_fma(v_set(-0.5f), s, v_set(1.0f)));
+    vf q = v_add(n, v_set(quarters)), half = v_floor(v_mul(q, v_set(0.5f))); /* q = 2 * half + (0 or 1) */
+    vf turn = v_sub(half, v_mul(v_set(2.0f), v_floor(v_mul(half, v_set(0.5f)))));
+    vf y = v_sel(v_lt(v_add(half, half), q), even, odd);
+    return v_sel(v_lt(v_set(0.5f), turn), v_sub(v_set(0.0f), y), y);
+}
+
 AY_INLINE vf v_silu(vf x) { return v_div(x, v_add(v_set(1.0f), v_exp(v_sub(v_set(0.0f), x)))); }
 
 AY_INLINE vf v_gelu_tanh(vf x) {

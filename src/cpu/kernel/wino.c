@@ -24,6 +24,7 @@ enum {
     U_BYTES = 4 << 20,        /* whole weights up to this for each thread are transformed once, */
     U_JOB_BYTES = 3 << 20,    /* else so much of them at a time */
     JOB_TILES = 64, JOB_CHANNELS = 48, /* M is 442 KiB at most */
+    JOBS = 4,                 /* that a thread should have */
     MOST_LANES = 16,
     PITCH = 2 * OUT * MOST_LANES, /* of rows of pixels on their way */
     PAD = 16,                 /* floats between points, so that 36 of them do not fall on the same place of the cache */
@@ -36,7 +37,8 @@ typedef struct plan {
     const ay_wino_row *row;
     int64_t down, across, tiles; /* of a picture; of all pictures */
     int64_t slab, job_tiles;     /* tiles: multiples of nr */
-    int64_t job_o, parts;        /* channels of a job, a multiple of mr; runs of tiles of a slab that jobs with U of their own take */
+    int64_t job_o;               /* channels of a job: a multiple of mr */
+    int64_t part, parts;         /* tiles of a slab that a job goes through; how many such there are */
     bool u_once;
     int64_t v_point, v_panel, u_point, u_panel, m_point; /* floats */
     size_t v_floats, u_floats, own_floats;               /* own: of each thread */
@@ -65,8 +67,12 @@ static plan plan_of(ay_isa isa, int threads, const ay_conv *c) {
     p.job_tiles = even(p.slab, JOB_TILES, nr);
     p.slab = ay_round_up(p.slab, p.job_tiles);
     p.u_once = c->o * tile_bytes <= (int64_t)U_BYTES * threads;
-    p.job_o = even(c->o, p.u_once ? JOB_CHANNELS : ay_min_i64(JOB_CHANNELS, ay_max_i64(mr, U_JOB_BYTES / tile_bytes)), mr);
-    p.parts = p.u_once ? p.slab / p.job_tiles : 1;
+    int64_t most = p.u_once ? JOB_CHANNELS : ay_min_i64(JOB_CHANNELS, ay_max_i64(mr, U_JOB_BYTES / tile_bytes));
+    if (c->o < most * JOBS * threads) most = ay_max_i64(mr, most / 2); /* so that threads finish together */
+    p.job_o = even(c->o, most, mr);
+    int64_t runs = p.slab / p.job_tiles, jobs = ay_div_up(c->o, p.job_o);
+    p.part = p.job_tiles * (p.u_once ? 1 : ay_div_up(runs, ay_min_i64(runs, ay_div_up(JOBS * threads, jobs))));
+    p.parts = ay_div_up(p.slab, p.part);
     p.v_point = ay_round_up(c->c * nr, 16) + PAD;
     p.v_panel = POINTS * p.v_point;
     p.u_point = ay_round_up(c->c * mr, 16) + PAD; /* the last vector may stick out */
@@ -247,7 +253,7 @@ static void product_tile(void *arg, int64_t tile, int thread) {
     const ay_conv *c = j->c;
     const plan *p = &j->p;
     int64_t mr = p->kernel->mr, lanes = p->row->lanes, o0 = tile / p->parts * p->job_o, o1 = ay_min_i64(c->o, o0 + p->job_o);
-    int64_t part = p->slab / p->parts, t0 = tile % p->parts * part, t1 = ay_min_i64(j->count, t0 + part);
+    int64_t t0 = tile % p->parts * p->part, t1 = ay_min_i64(j->count, t0 + p->part);
     float *m = j->own + (size_t)thread * p->own_floats, *lines = m + POINTS * p->m_point, *own_u = lines + OUT * OUT * p->job_tiles;
     const float *u = p->u_once ? j->u + o0 / mr * p->u_panel : own_u;
     if (t0 >= t1) return;
