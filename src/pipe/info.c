@@ -70,6 +70,10 @@ static alloy_status package_json(ay_ctx *cx, const char *path, json_t **out) {
     ay_graph_free(g);
     ay_package_close(&p);
     if (st == ALLOY_OK && !*out) st = ay_nomem(cx);
+    if (st != ALLOY_OK) {
+        json_decref(*out);
+        *out = NULL;
+    }
     return st;
 }
 

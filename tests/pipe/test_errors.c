@@ -310,6 +310,9 @@ static void test_damaged_model_folders(void **state) {
     ay_test_write(t, manifest, good, n);
     ay_test_write(t, weights, bytes, w / 2);
     fails_to_run(t, dir, &o, ALLOY_E_FORMAT, "Transformer.mlpackage");
+    char *info; /* what was gathered up to there is freed: sanitizers look */
+    assert_fails(t->cx, alloy_info(t->cx, dir, &info), ALLOY_E_FORMAT, "Transformer.mlpackage");
+    assert_null(info);
     ay_test_write(t, weights, bytes, w);
     ay_test_write(t, model, program, m / 2);
     fails_to_run(t, dir, &o, ALLOY_E_FORMAT, "not a Core ML model");
