@@ -90,7 +90,7 @@ static alloy_status run(ay_ctx *cx, ay_arena *a, const char *dir, int w, int h, 
     ay_model *m = NULL;
     side s[2] = {{0}};
     AY_TRY(ay_model_open(cx, dir, &m));
-    const ay_model_part *part = ay_model_find(m, "Unet") ? ay_model_find(m, "Unet") : ay_model_find(m, "Transformer");
+    const ay_model_part *part = ay_model_find(m, "UNet") ? ay_model_find(m, "UNet") : ay_model_find(m, "Transformer");
     alloy_status st = part ? ALLOY_OK : ay_fail(cx, ALLOY_E_USAGE, "%s: no denoiser in it", dir);
     for (int k = 0; k < 2 && st == ALLOY_OK; k++) {
         ay_sizes sizes;

@@ -11,6 +11,7 @@ int cmd_predict(int argc, char **argv) {
     alloy_predict_options o;
     alloy_predict_options_init(&o);
     int64_t overflows = -1;
+    char *report = NULL;
     bool help = false;
     const char *input = NULL, *output = NULL;
     const option options[] = {
@@ -21,6 +22,7 @@ int cmd_predict(int argc, char **argv) {
         {"--compute-units", NULL, OPTION_TEXT, &o.compute_units, "U", "cpu or all (default), the same today; gpu and ane need Core ML", 0},
         {"--emulate", NULL, OPTION_TEXT, &o.emulate, "float16", "round after every op; says how many values left half's range", 0},
         {"--activations", NULL, OPTION_TEXT, &o.activations, "TYPE", "float (default) or int8: what layers of int8 and int4 weights compute with", 0},
+        {"--profile", NULL, OPTION_FLAG, &o.profile, NULL, "print where the time went", 0},
         COMMON_OPTIONS(a),
     };
     const char *package[1];
@@ -36,9 +38,15 @@ int cmd_predict(int argc, char **argv) {
     }
     if (cli_open(&a)) return 1;
     if (o.emulate) o.overflows = &overflows;
+    o.report = &report;
     alloy_status st = alloy_predict(a.ctx, package[0], input, output, &o);
     cli_clear();
-    if (st == ALLOY_OK && a.json) printf(o.overflows ? "{\"overflows\": %lld}\n" : "{}\n", (long long)overflows);
-    else if (st == ALLOY_OK && o.overflows) printf("overflows: %lld\n", (long long)overflows);
+    if (st == ALLOY_OK && a.json) {
+        printf("%s\n", report);
+    } else if (st == ALLOY_OK) {
+        if (o.overflows) printf("overflows: %lld\n", (long long)overflows);
+        if (o.profile) cli_print_profile(report, 25);
+    }
+    alloy_free(report);
     return cli_end(&a, st);
 }

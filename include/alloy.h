@@ -177,6 +177,8 @@ typedef struct alloy_predict_options {
     const char *emulate;       /**< "float16" or NULL */
     int64_t *overflows;        /**< with emulate: values that left half's range. May be NULL */
     const char *activations;   /**< as in alloy_run_options, but "float" is the default */
+    bool profile;              /**< the report says where the time went */
+    char **report;             /**< NULL, or where JSON goes: seconds, overflows, where the time went; alloy_free() it */
 } alloy_predict_options;
 ALLOY_API void alloy_predict_options_init(alloy_predict_options *o);
 /** One prediction of an .mlpackage (ML Program): safetensors in, safetensors out, tensors named as its inputs and outputs. */

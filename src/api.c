@@ -64,6 +64,7 @@ alloy_status alloy_predict(alloy_ctx *ctx, const char *package, const char *inpu
     alloy_predict_options o;
     alloy_predict_options_init(&o);
     take_options(&o, sizeof o, given, given ? given->size : 0);
+    if (o.report) *o.report = NULL;
     AY_TRY(begin(ctx, package));
     AY_TRY(begin(ctx, input));
     AY_TRY(begin(ctx, output));

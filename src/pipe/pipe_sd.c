@@ -18,11 +18,11 @@
 static const char consistency[] = "LatentConsistencyModelPipeline";
 
 static const ay_part_row parts[] = {
-    {"TextEncoder", "text_encoder", "", false}, {"Unet", "unet", "", false}, {"VAEDecoder", "vae", "decoder", false},
+    {"TextEncoder", "text_encoder", "", false}, {"UNet", "unet", "", false}, {"VAEDecoder", "vae", "decoder", false},
     {"VAEEncoder", "vae", "encoder", false},    {NULL, NULL, NULL, false},
 };
 static const ay_part_row parts_xl[] = {
-    {"TextEncoder", "text_encoder", "", true},  {"TextEncoder2", "text_encoder_2", "", false}, {"Unet", "unet", "", false},
+    {"TextEncoder", "text_encoder", "", true},  {"TextEncoder2", "text_encoder_2", "", false}, {"UNet", "unet", "", false},
     {"VAEDecoder", "vae", "decoder", false},    {"VAEEncoder", "vae", "encoder", false},       {NULL, NULL, NULL, false},
 };
 static const char *const also[] = {"StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline", "StableDiffusionControlNetPipeline", consistency,
@@ -77,10 +77,10 @@ static alloy_status read_text_facts(ay_ctx *cx, const ay_model *m, sd_facts *f) 
 
 static alloy_status read_facts(ay_ctx *cx, const ay_model *m, sd_facts *f) {
     *f = (sd_facts){.xl = m->row->parts == parts_xl};
-    const ay_model_part *vae = ay_model_find(m, "VAEDecoder"), *unet = ay_model_find(m, "Unet");
+    const ay_model_part *vae = ay_model_find(m, "VAEDecoder"), *unet = ay_model_find(m, "UNet");
     const char *vae_file = "vae config", *unet_file = "unet config";
     int64_t in_channels, width, time_dim;
-    if (!vae || !unet) return missing(cx, m, vae ? "Unet" : "VAEDecoder");
+    if (!vae || !unet) return missing(cx, m, vae ? "UNet" : "VAEDecoder");
     AY_TRY(read_text_facts(cx, m, f));
     AY_TRY(ay_json_int_or(cx, unet_file, unet->config, "in_channels", 1, 1024, 4, &in_channels));
     const json_t *cross = json_object_get(unet->config, "cross_attention_dim"); /* a list has the same number everywhere */
@@ -119,7 +119,7 @@ static alloy_status read_facts(ay_ctx *cx, const ay_model *m, sd_facts *f) {
 
 static alloy_status defaults(ay_ctx *cx, const ay_model *m, int *w, int *h, int *text, json_t *prediction) {
     sd_facts f;
-    const ay_model_part *unet = ay_model_find(m, "Unet");
+    const ay_model_part *unet = ay_model_find(m, "UNet");
     AY_TRY(read_facts(cx, m, &f));
     int64_t sample = json_integer_value(json_object_get(unet->config, "sample_size")); /* a list or none: 0 */
     if (sample < 1 || sample > 2048) sample = f.xl ? 128 : 64;
@@ -167,7 +167,7 @@ static alloy_status sizes(ay_ctx *cx, const ay_model *m, const ay_part_row *part
         out->latent_height = h / f.factor;
     }
     if (strncmp(part->package, "VAE", 3) != 0) out->text_length = text;
-    if (strcmp(part->package, "Unet") == 0 && f.ids_open) out->numbers = f.ids;
+    if (strcmp(part->package, "UNet") == 0 && f.ids_open) out->numbers = f.ids;
     return ALLOY_OK;
 }
 
@@ -296,14 +296,14 @@ static alloy_status open_unet(void *user) {
         if (x->f.ids == 5) ids[4] = i == AY_POSITIVE ? 6.0f : 2.5f; /* aesthetic_score, negative_aesthetic_score */
         for (int k = 0; x->f.ids == 6 && k < 2; k++) ids[4 + k] = ids[k];
     }
-    AY_TRY(ay_guidance_open(&x->s, "Unet", x->denoiser, g, &x->unet));
+    AY_TRY(ay_guidance_open(&x->s, "UNet", x->denoiser, g, &x->unet));
     if (!x->s.r->in.control.pixels) return ALLOY_OK;
-    return ay_control_open(&x->s, ay_model_find(x->s.m, "Unet"), x->denoiser, x->s.text, g->count, &x->control);
+    return ay_control_open(&x->s, ay_model_find(x->s.m, "UNet"), x->denoiser, x->s.text, g->count, &x->control);
 }
 
 static void close_unet(void *user) {
     sd_run *x = user;
-    ay_stage_close(&x->s, "Unet", &x->unet);
+    ay_stage_close(&x->s, "UNet", &x->unet);
     ay_control_close(&x->s, &x->control);
     ay_guidance_close(&x->guidance);
 }
@@ -354,7 +354,7 @@ static alloy_status run(ay_ctx *cx, ay_model *m, ay_request *r) {
     x.guidance = (ay_guidance){.guided = r->guidance_scale > 1, .scale = (float)r->guidance_scale, .call = call_unet, .user = &x};
     ay_sizes s;
     AY_TRY(read_facts(cx, m, &x.f));
-    AY_TRY(sizes(cx, m, ay_model_find(m, "Unet")->row, r->width, r->height, m->text_length, &s));
+    AY_TRY(sizes(cx, m, ay_model_find(m, "UNet")->row, r->width, r->height, m->text_length, &s));
     if (x.f.cond) x.guidance.guided = false; /* it is told, not made of two answers */
     AY_TRY(
         ay_json_bool_or(cx, "alloy.json", json_object_get(m->json, "prediction"), "zero_negative", false, &x.zero_negative));
@@ -428,7 +428,7 @@ const ay_pipe_row ay_pipe_sd = {
     .class_name = "StableDiffusionPipeline",
     .also = also,
     .type = "sd",
-    .tasks = {.image_strength = 0.8, .mask_strength = 1, .clip_skip = true, .controlled = "Unet"},
+    .tasks = {.image_strength = 0.8, .mask_strength = 1, .clip_skip = true, .controlled = "UNet"},
     .unit = unit,
     .parts = parts,
     .tokenizers = tokenizers,
@@ -443,7 +443,7 @@ const ay_pipe_row ay_pipe_sdxl = {
     .class_name = "StableDiffusionXLPipeline",
     .also = also_xl,
     .type = "sdxl",
-    .tasks = {.image_strength = 0.3, .mask_strength = 0.9999, .clip_skip = true, .controlled = "Unet"},
+    .tasks = {.image_strength = 0.3, .mask_strength = 0.9999, .clip_skip = true, .controlled = "UNet"},
     .unit = unit,
     .parts = parts_xl,
     .tokenizers = tokenizers_xl,

@@ -28,9 +28,27 @@ static alloy_status run_component(ay_ctx *cx, ay_component *c, const char *in_pa
     return st;
 }
 
+/* {"seconds", and with profile "ceilings", "profile": {PACKAGE: [...]}, "profile_wall_s"}: as run's report has them. */
+static alloy_status report(ay_ctx *cx, const char *package, const ay_component *c, double seconds, const alloy_predict_options *o) {
+    if (!o->report) return ALLOY_OK;
+    json_t *j = json_pack("{s:f}", "seconds", seconds);
+    if (o->emulate) json_object_set_new(j, "overflows", json_integer((json_int_t)ay_component_overflows(c)));
+    if (o->profile) {
+        const char *name = strrchr(package, '/');
+        name = name && name[1] ? name + 1 : package;
+        json_object_set_new(j, "ceilings", ay_ceilings_json(cx, 0.6));
+        json_object_set_new(j, "profile", json_pack("{s:o}", name, ay_component_profile(c)));
+        json_object_set_new(j, "profile_wall_s", json_pack("{s:f}", name, ay_component_wall(c)));
+    }
+    *o->report = j ? json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(j);
+    return *o->report ? ALLOY_OK : ay_nomem(cx);
+}
+
 static alloy_status predict(ay_ctx *cx, const char *package, const ay_safetensors *s, const char *out, const alloy_predict_options *o) {
-    ay_exec_options exec = {0};
+    ay_exec_options exec = {.profile = o->profile};
     ay_component *c = NULL;
+    double start = ay_now();
     AY_TRY(ay_check_compute_units(cx, o->compute_units));
     AY_TRY(ay_check_emulate(cx, o->emulate, &exec.emulate_f16));
     AY_TRY(ay_check_activations(cx, o->activations, &exec));
@@ -41,6 +59,7 @@ static alloy_status predict(ay_ctx *cx, const char *package, const ay_safetensor
     alloy_status st = ay_component_open_package(cx, package, o->function, in, s->n, &exec, &c);
     if (st == ALLOY_OK) st = run_component(cx, c, s->path, in, s->n, out);
     if (st == ALLOY_OK && o->overflows) *o->overflows = ay_component_overflows(c);
+    if (st == ALLOY_OK) st = report(cx, package, c, ay_now() - start, o);
     ay_component_close(&c);
     free(in);
     return st;

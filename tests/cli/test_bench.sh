@@ -34,4 +34,13 @@ for how in "bench $dir/m --runs 2" "run $dir/m --prompt ring --steps 2 --profile
     done
     grep -q "ms .* FLOP\|GFLOP/s .* % .*linear" "$dir/out" || fail "$how: no rates"
 done
+
+# a single package: 77 token ids of zero, as safetensors
+header='{"input_ids":{"dtype":"I32","shape":[1,77],"data_offsets":[0,308]}}     '
+{ printf "$(printf '\\x%02x' "${#header}")\\0\\0\\0\\0\\0\\0\\0"; printf '%s' "$header"; head -c 308 /dev/zero; } >"$dir/ids.safetensors"
+"$alloy" predict "$dir/m/TextEncoder.mlpackage" --input "$dir/ids.safetensors" --output "$dir/o.safetensors" --profile -q >"$dir/out" ||
+    fail "predict --profile failed"
+grep -q "^TextEncoder.mlpackage: .*of the clock" "$dir/out" || fail "predict --profile: $(head -5 "$dir/out")"
+"$alloy" predict "$dir/m/TextEncoder.mlpackage" --input "$dir/ids.safetensors" --output "$dir/o.safetensors" --json -q | grep -q '"seconds": [0-9]' ||
+    fail "predict --json says no time"
 exit 0

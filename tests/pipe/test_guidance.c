@@ -69,8 +69,8 @@ static void same_for_two(ay_test *t, const ay_flux_case *c, const char *package)
 
 static void test_one_call_is_two(void **state) {
     static const ay_flux_case sd = {"sd15", false, "sd"}, xl = {"sdxl", false, "sd"}, sd3 = {"medium35", true, "sd3"};
-    same_for_two(*state, &sd, "Unet");
-    same_for_two(*state, &xl, "Unet");
+    same_for_two(*state, &sd, "UNet");
+    same_for_two(*state, &xl, "UNet");
     same_for_two(*state, &sd3, "Transformer");
 }
 
@@ -137,7 +137,7 @@ static void test_choice(void **state) {
     ay_model *m;
     ay_sizes s;
     assert_ok(t->cx, ay_model_open(t->cx, dir, &m));
-    assert_ok(t->cx, m->row->sizes(t->cx, m, ay_model_find(m, "Unet")->row, 512, 512, 16, &s));
+    assert_ok(t->cx, m->row->sizes(t->cx, m, ay_model_find(m, "UNet")->row, 512, 512, 16, &s));
     int factor = 512 / (int)s.latent_width, most = 32 * 32 / (32 / factor) * factor; /* pixels a side beside 32 */
     ay_model_close(&m);
     assert_int_equal(prompts_a_call(t, dir, 32, 5, NULL), 2);

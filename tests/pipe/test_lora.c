@@ -168,7 +168,7 @@ static void test_storage(void **state) {
     assert_ok(t->cx, ay_json_read(t->cx, ay_test_path(t, "out/float16/alloy.json"), &with));
     assert_ok(t->cx, convert(t, c.checkpoint, "float16", NULL, 0, "plain"));
     assert_ok(t->cx, ay_json_read(t->cx, ay_test_path(t, "out/plain/alloy.json"), &without));
-    for (int i = 0; i < 2; i++) hash[i] = text(json_object_get(json_object_get(i ? with : without, "components"), "Unet"), "source_sha256");
+    for (int i = 0; i < 2; i++) hash[i] = text(json_object_get(json_object_get(i ? with : without, "components"), "UNet"), "source_sha256");
     assert_string_not_equal(hash[0], hash[1]);
     assert_null(json_object_get(without, "loras"));
     json_decref(with);
@@ -252,7 +252,7 @@ static const char *hash_of(ay_test *t, const char *name) {
     int64_t n;
     const char *model = ay_test_path(t, ay_sprintf(t->arena, "out/%s", name));
     assert_ok(t->cx, ay_json_read(t->cx, ay_test_join(t, model, "alloy.json"), &j));
-    const float *w = weight(t, model, j, "Unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight", &n);
+    const float *w = weight(t, model, j, "UNet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight", &n);
     json_decref(j);
     return ay_sprintf(t->arena, "%016llx", (unsigned long long)ay_test_digest(0, w, (size_t)n));
 }

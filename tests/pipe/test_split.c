@@ -41,8 +41,8 @@ static const float *golden(ay_test *t, const ay_flux_case *c, const char *inputs
     assert_ok(t->cx, ay_st_open(t->cx, ay_flux_golden(t, c, "io.safetensors"), &io));
     for (int i = 0; i < io->n; i++) {
         const ay_st_tensor *s = &io->tensors[i];
-        if (strncmp(s->name, "Unet.", 5) != 0) continue;
-        if (strcmp(s->name, "Unet.noise_pred") != 0) {
+        if (strncmp(s->name, "UNet.", 5) != 0) continue;
+        if (strcmp(s->name, "UNet.noise_pred") != 0) {
             in[k++] = (ay_tensor){s->name + 5, s->type, (void *)(uintptr_t)ay_st_data(io, s)};
             continue;
         }
@@ -63,7 +63,7 @@ static double error(ay_test *t, const ay_flux_case *c, const char *model, const 
     ay_safetensors *got;
     alloy_predict_options_init(&o);
     o.emulate = emulate;
-    assert_ok(t->cx, alloy_predict(t->cx, ay_test_join(t, model, "Unet.mlpackage"), inputs, outputs, &o));
+    assert_ok(t->cx, alloy_predict(t->cx, ay_test_join(t, model, "UNet.mlpackage"), inputs, outputs, &o));
     assert_ok(t->cx, ay_st_open(t->cx, outputs, &got));
     const ay_st_tensor *s = ay_st_find(got, "noise_pred");
     assert_non_null(s);

@@ -26,7 +26,7 @@ import sd
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.join(HERE, "..", "golden", "lora")
 TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-PACKAGES = {"unet": "Unet", "transformer": "Transformer", "text_encoder": "TextEncoder", "text_encoder_2": "TextEncoder2"}
+PACKAGES = {"unet": "UNet", "transformer": "Transformer", "text_encoder": "TextEncoder", "text_encoder_2": "TextEncoder2"}
 
 
 def pick(name, n, salt=""):

@@ -71,11 +71,11 @@ def component_io(pipe):
     out = pipe.text_encoder_2(ids, output_hidden_states=True)
     io = {"TextEncoder2.input_ids": ids, "TextEncoder2.last_hidden_state": out.last_hidden_state,
           "TextEncoder2.hidden_states_penultimate": out.hidden_states[-2], "TextEncoder2.text_embeds": out.text_embeds}
-    args = dict(sample=rand("Unet.sample", 1, 4, h // 4, w // 4), encoder_hidden_states=rand("Unet.encoder_hidden_states", 1, 77, 32),
+    args = dict(sample=rand("UNet.sample", 1, 4, h // 4, w // 4), encoder_hidden_states=rand("UNet.encoder_hidden_states", 1, 77, 32),
                 timestep=torch.tensor([731.0]))
-    added = dict(text_embeds=rand("Unet.text_embeds", 1, 32), time_ids=torch.tensor([[float(h), w, 0, 0, 6]]))
-    io |= {"Unet." + k: v for k, v in (args | added).items()}
-    io["Unet.noise_pred"] = pipe.unet(**args, added_cond_kwargs=added, return_dict=False)[0]
+    added = dict(text_embeds=rand("UNet.text_embeds", 1, 32), time_ids=torch.tensor([[float(h), w, 0, 0, 6]]))
+    io |= {"UNet." + k: v for k, v in (args | added).items()}
+    io["UNet.noise_pred"] = pipe.unet(**args, added_cond_kwargs=added, return_dict=False)[0]
     io["VAEDecoder.sample"] = pipe.vae.decode(rand("VAEDecoder.z", 1, 4, h // 4, w // 4), return_dict=False)[0]
     d = pipe.vae.encode(rand("VAEEncoder.x", 1, 3, h, w)).latent_dist
     io["VAEEncoder.mean"], io["VAEEncoder.logvar"] = torch.chunk(d.parameters, 2, dim=1)

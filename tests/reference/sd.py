@@ -154,8 +154,8 @@ def component_io(pipe, case):
     added = {}
     if "addition_embed_type" in u:
         added = dict(text_embeds=rand("pooled", 1, case["clips"][1]["projection_dim"]), time_ids=torch.tensor([[float(h), w, 0, 0, h, w]]))
-    io |= {"Unet." + k: v for k, v in (args | added).items()}
-    io["Unet.noise_pred"] = pipe.unet(**args, added_cond_kwargs=added or None, return_dict=False)[0]
+    io |= {"UNet." + k: v for k, v in (args | added).items()}
+    io["UNet.noise_pred"] = pipe.unet(**args, added_cond_kwargs=added or None, return_dict=False)[0]
     io["VAEDecoder.z"] = rand("z", 1, 4, lh, lw)
     io["VAEDecoder.sample"] = pipe.vae.decode(io["VAEDecoder.z"], return_dict=False)[0]
     io["VAEEncoder.x"] = rand("x", 1, 3, h, w)
