@@ -31,6 +31,7 @@ alloy_status alloy_ctx_open(const alloy_ctx_options *given, alloy_ctx **out) {
     (*out)->log = o.log;
     (*out)->progress = o.progress;
     (*out)->user = o.user;
+    if ((*out)->notice[0]) ay_log(*out, AY_LOG_WARN, "%s", (*out)->notice);
     return ALLOY_OK;
 }
 

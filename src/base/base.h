@@ -52,6 +52,7 @@ struct alloy_ctx {
     char *message;       /* heap, or NULL */
     ay_pool *pool;       /* never NULL in an open context */
     int isa;             /* highest ay_isa that kernels may use */
+    char notice[256];    /* what of the caller's wishes was not followed, for whoever has a log; may be empty */
     atomic_int stop;     /* set by alloy_stop(); every work tile reads it */
     ay_log_fn log;
     ay_progress_fn progress;

@@ -6,6 +6,7 @@
 #include "base/isa.h"
 #include "base/pool.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +51,10 @@ void ay_fail_prefix(ay_ctx *cx, const char *fmt, ...) {
     char *prefix = format(fmt, ap);
     va_end(ap);
     const char *old = ay_error_text(cx);
+    if (prefix && strncmp(old, prefix, strlen(prefix)) == 0) { /* it is said already */
+        free(prefix);
+        return;
+    }
     char *both = prefix ? malloc(strlen(prefix) + strlen(old) + 1) : NULL;
     if (both) {
         strcpy(both, prefix);
@@ -61,16 +66,37 @@ void ay_fail_prefix(ay_ctx *cx, const char *fmt, ...) {
 
 const char *ay_error_text(const ay_ctx *cx) { return cx->message ? cx->message : ""; }
 
+static void add_notice(ay_ctx *cx, const char *fmt, ...) {
+    size_t used = strlen(cx->notice);
+    va_list ap;
+    if (used && used + 2 < sizeof cx->notice) used += (size_t)snprintf(cx->notice + used, sizeof cx->notice - used, "; ");
+    va_start(ap, fmt);
+    vsnprintf(cx->notice + used, sizeof cx->notice - used, fmt, ap);
+    va_end(ap);
+}
+
+/* ALLOY_THREADS as a number, 0 where it says nothing. */
+static int wanted_threads(ay_ctx *cx) {
+    const char *want = getenv("ALLOY_THREADS");
+    char *end;
+    if (!want || !*want) return 0;
+    long n = strtol(want, &end, 10);
+    if (!*end && n >= 1) return n > INT_MAX ? INT_MAX : (int)n;
+    add_notice(cx, "ALLOY_THREADS is \"%.40s\", not a number of threads: one per core is used", want);
+    return 0;
+}
+
 alloy_status ay_ctx_open(int threads, ay_ctx **out) {
     *out = NULL;
     ay_ctx *cx = calloc(1, sizeof *cx);
     if (!cx) return ALLOY_E_NOMEM;
-    const char *want = getenv("ALLOY_THREADS");
-    if (threads <= 0 && want) threads = atoi(want);
+    if (threads <= 0) threads = wanted_threads(cx);
     cx->isa = (int)ay_isa_best();
     const char *cap = getenv("ALLOY_ISA");
     int level = cap ? ay_isa_from_name(cap) : -1;
+    if (cap && *cap && level < 0) add_notice(cx, "ALLOY_ISA is \"%.40s\", no instruction set known here: %s is used", cap, ay_isa_name((ay_isa)cx->isa));
     if (level >= 0 && ay_isa_allows((ay_isa)cx->isa, (ay_isa)level)) cx->isa = level;
+    if (threads > ay_pool_most()) add_notice(cx, "%d threads would only wait for each other here: %d are used", threads, ay_pool_most());
     cx->pool = ay_pool_new(threads);
     if (!cx->pool) {
         free(cx);

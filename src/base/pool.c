@@ -68,9 +68,15 @@ static int cores(void) {
     return n > 0 ? (int)n : 1;
 }
 
+/* More threads than cores only cost: each job wakes all of them. Some more are let through, for tests and odd machines. */
+int ay_pool_most(void) {
+    int n = 4 * cores();
+    return n < 64 ? 64 : n > 1024 ? 1024 : n;
+}
+
 ay_pool *ay_pool_new(int threads) {
     if (threads <= 0) threads = cores();
-    if (threads > 1024) threads = 1024;
+    if (threads > ay_pool_most()) threads = ay_pool_most();
     ay_pool *p = calloc(1, sizeof *p);
     if (!p) return NULL;
     p->threads = calloc((size_t)threads, sizeof *p->threads);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { BAND_FROM = 24 << 20 };  /* bytes: about where a picture no longer lies in a last cache */
 enum { KEEP_FLOOR = 1 << 20 }; /* small tables kept as float32: this much at least, else 5 % of the weights' bytes */
@@ -249,6 +250,11 @@ static alloy_status allocate(ay_ctx *cx, ay_program *p) {
     p->run_in = calloc((size_t)p->n_inputs + 1, sizeof *p->run_in);
     p->run_out = calloc((size_t)p->n_outputs + 1, sizeof *p->run_out);
     if (!p->profile || !p->run_in || !p->run_out) return ay_nomem(cx);
+    size_t there = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+    if (p->slab_bytes > there / 4 * 3) { /* most systems would give it, and kill the program when it is used */
+        return ay_fail(cx, ALLOY_E_NOMEM, "%.1f GB are needed for values, more than three quarters of this machine's %.1f GB of memory: ask for a smaller size",
+                       (double)p->slab_bytes / 1e9, (double)there / 1e9);
+    }
     if (p->slab_bytes) {
         p->slab = aligned_alloc(64, p->slab_bytes);
         if (!p->slab)
@@ -303,7 +309,7 @@ alloy_status ay_cpu_compile(ay_ctx *cx, const ay_graph *g, const ay_compile_opts
                       .int8 = opts->int8_activations && !opts->emulate_f16};
         st = plan_all(&pl, g->arena);
     }
-    if (st == ALLOY_OK) st = ay_plan_stream(cx, p, opts->memory_limit);
+    if (st == ALLOY_OK) st = ay_plan_stream(cx, p, opts->memory_limit, opts->least);
     if (st == ALLOY_OK) st = allocate(cx, p);
     if (st != ALLOY_OK) ay_program_free(&p);
     *out = p;

@@ -15,6 +15,7 @@ typedef struct ay_compile_opts {
     const void *map;       /* the mapped file that weights lie in, if they do: read ahead, and given back when memory is short */
     size_t map_bytes;
     size_t memory_limit;   /* bytes of the process in memory, the mapped file's pages among them; 0: none */
+    size_t *least;         /* set to the limit that would do, whether it is met or not; may be NULL */
     size_t band_from;      /* bytes of a picture from which convolutions take their input in bands; 0: as measured best */
     bool int8_activations; /* layers of int8 and int4 weights quantise their input and multiply in integers */
 } ay_compile_opts;

@@ -192,7 +192,7 @@ alloy_status ay_plan_place(ay_plan *pl);
 alloy_status ay_plan_memory(ay_ctx *cx, ay_program *p);
 /** Which steps give their weights back, so that with them no more than `limit` bytes of the process are in memory; 0: no
  *  limit (stream.c). */
-alloy_status ay_plan_stream(ay_ctx *cx, ay_program *p, size_t limit);
+alloy_status ay_plan_stream(ay_ctx *cx, ay_program *p, size_t limit, size_t *least);
 void ay_stream_before(ay_program *p, int step); /* reads ahead */
 void ay_stream_after(const ay_program *p, const ay_step *s);
 /** After ay_plan_memory: brute force; false when two values alive at once overlap (tests). */

@@ -57,13 +57,14 @@ static size_t resident_now(void) {
     return (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
 }
 
-alloy_status ay_plan_stream(ay_ctx *cx, ay_program *p, size_t limit) {
+alloy_status ay_plan_stream(ay_ctx *cx, ay_program *p, size_t limit, size_t *least) {
     size_t all = 0, largest = 0, own = p->slab_bytes + resident_now() + SLACK;
     for (int i = 0; i < p->n_steps; i++) {
         size_t bytes = step_bytes(p, &p->steps[i]);
         all += bytes;
         if (bytes > largest) largest = bytes;
     }
+    if (least) *least = own + largest;
     if (!limit || own + all <= limit) return ALLOY_OK;
     if (own + largest > limit)
         return ay_fail(cx, ALLOY_E_NOMEM,

@@ -340,5 +340,6 @@ const ay_arch ay_arch_flux = {
     .f32_inputs = f32_inputs,
     .quant_keep = quant_keep,
     .namings = namings,
+    .first_layer = "x_embedder.weight",
     .lora_aliases = lora_aliases,
 };

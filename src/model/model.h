@@ -111,6 +111,7 @@ struct ay_arch {
     const ay_quant_rule *quant_keep; /* may be NULL */
     const ay_naming *namings; /* how others write its checkpoints; name NULL ends; may be NULL */
     const char *const *layouts; /* other layouts that configure() takes under AY_ATTENTION_KEY; NULL-terminated or NULL */
+    const char *first_layer; /* the weight that reads the sample's channels, of which variants (inpainting) have more; may be NULL */
     const ay_alias *lora_aliases; /* names that only trainers of adapters give its layers; name NULL ends; may be NULL */
 };
 

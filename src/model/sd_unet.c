@@ -282,6 +282,7 @@ const ay_arch ay_arch_sd_unet = {
     .keep = ay_sd_unet_keep,
     .f32_inputs = ay_sd_unet_f32_inputs,
     .namings = ay_sd_unet_namings,
+    .first_layer = "conv_in.weight",
     .lora_aliases = lora_aliases,
     .layouts = layouts,
 };

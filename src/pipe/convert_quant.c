@@ -167,7 +167,7 @@ static alloy_status quantize(ay_part_quant *q, rows_of *r, const ay_quant_record
     if (st == ALLOY_OK) st = ay_quantize(q->cx, record->name, &record->weight, record->factors != NULL, &rows, put_data, r, &q->parts);
     ay_origin_end(&r->from);
     if (st != ALLOY_OK) {
-        if (st != ALLOY_E_CANCELLED) ay_fail_prefix(q->cx, "%s: ", r->from.file->path);
+        if (st != ALLOY_E_CANCELLED) ay_fail_prefix(q->cx, r->from.lora ? "%s with the adapters of --lora: " : "%s: ", r->from.file->path);
         return st;
     }
     q->at = record;

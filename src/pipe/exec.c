@@ -207,7 +207,7 @@ alloy_status ay_component_ports(ay_ctx *cx, ay_arena *a, const ay_graph *g, ay_l
 /* Link k of the component executes `g`. */
 static alloy_status compile(ay_ctx *cx, ay_component *c, int k, const ay_graph *g, const ay_exec_options *o) {
     ay_compile_opts opts = {.emulate_f16 = o && o->emulate_f16, .memory_limit = o ? o->memory_limit : 0,
-                            .int8_activations = o && o->int8_activations};
+                            .int8_activations = o && o->int8_activations, .least = o ? o->least : NULL};
     opts.map = ay_package_map(c->links[k].package, &opts.map_bytes);
     AY_TRY(ay_component_ports(cx, c->arena, g, &c->links[k]));
     AY_TRY(ay_cpu_compile(cx, g, &opts, &c->links[k].program));

@@ -43,7 +43,7 @@ static alloy_status check_control(ay_ctx *cx, const ay_model *m, const alloy_run
     }
     if (!o->controlnet) return ALLOY_OK;
     if (!m->row->tasks.controlled) {
-        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: no ControlNet is known for this pipeline (%s); leave --controlnet out", m->dir, m->row->class_name);
+        return ay_fail(cx, ALLOY_E_USAGE, "%s: no ControlNet is known for this pipeline (%s); leave --controlnet out", m->dir, m->row->class_name);
     }
     if (!isfinite(o->control_strength) || fabs(o->control_strength) > 1000) {
         return ay_fail(cx, ALLOY_E_USAGE, "a control strength of %g: from 0 to 1000 can be asked for", o->control_strength);
@@ -77,7 +77,7 @@ static alloy_status check_options(ay_ctx *cx, const ay_model *m, const alloy_run
         return ay_fail(cx, ALLOY_E_USAGE, "a strength of %g: from 0 (hardly changed) to 1 (made anew) can be asked for", o->strength);
     }
     if (o->image && t->image_strength == 0) {
-        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: this pipeline (%s) takes no picture to start from; leave --image out", m->dir,
+        return ay_fail(cx, ALLOY_E_USAGE, "%s: this pipeline (%s) takes no picture to start from; leave --image out", m->dir,
                        m->row->class_name);
     }
     return check_control(cx, m, o);

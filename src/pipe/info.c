@@ -193,6 +193,21 @@ static json_t *model_summary(const ay_model *m, const char *path) {
     return o;
 }
 
+/* Parameters of the checkpoint in one package of a component, by the weight table: the package's own constants hold masks
+ * and tables that were computed, and lack small weights that stand in its program. */
+static int64_t table_parameters(const json_t *entry, int64_t link) {
+    const json_t *row, *dim;
+    int64_t sum = 0;
+    size_t i, k;
+    json_array_foreach(json_object_get(entry, "weights"), i, row) {
+        int64_t n = 1;
+        if (json_integer_value(json_object_get(row, "link")) != link) continue;
+        json_array_foreach(json_object_get(row, "shape"), k, dim) n *= json_integer_value(dim);
+        sum += n;
+    }
+    return sum;
+}
+
 /* Each package of the part: one, or the chain's. */
 static alloy_status part_json(ay_ctx *cx, const ay_model *m, const ay_model_part *part, const char *path, json_t *parts) {
     for (int k = 0; k < part->n_links; k++) {
@@ -200,6 +215,8 @@ static alloy_status part_json(ay_ctx *cx, const ay_model *m, const ay_model_part
         char *name = ay_part_package(m->arena, part, k), *package = name ? ay_sprintf(m->arena, "%s/%s.mlpackage", path, name) : NULL;
         if (!package) return ay_nomem(cx);
         AY_TRY(package_json(cx, package, &j));
+        const json_t *entry = json_object_get(json_object_get(m->json, "components"), part->row->package);
+        json_object_set_new(j, "parameters", json_integer(table_parameters(entry, k)));
         json_object_set_new(j, "name", json_string(name));
         json_object_set_new(j, "class", json_string(part->arch->class_name));
         if (part->n_links > 1) json_object_set_new(j, "part", json_string(part->row->package));
@@ -242,6 +259,13 @@ static bool is_tensors(const char *ending) {
     return false;
 }
 
+/* What convert works in, until it is whole. */
+static bool is_unfinished(const char *path) {
+    size_t n = strlen(path), m = strlen(".partial");
+    while (n > 1 && path[n - 1] == '/') n--;
+    return n > m && strncmp(path + n - m, ".partial", m) == 0;
+}
+
 static alloy_status any_json(ay_ctx *cx, ay_arena *a, const char *path, json_t **out) {
     char *manifest = ay_path_join(a, path, "alloy.json"), *index = ay_path_join(a, path, "model_index.json");
     char *package = ay_path_join(a, path, "Manifest.json");
@@ -249,6 +273,9 @@ static alloy_status any_json(ay_ctx *cx, ay_arena *a, const char *path, json_t *
     if (!manifest || !index || !package) return ay_nomem(cx);
     switch (ay_path_kind_of(path)) {
     case AY_PATH_DIR:
+        if (is_unfinished(path)) {
+            return ay_fail(cx, ALLOY_E_FORMAT, "%s: an unfinished conversion; the same \"alloy convert\" goes on with it, and gives it its name when it is whole", path);
+        }
         if (ay_path_kind_of(manifest) == AY_PATH_FILE) return model_json(cx, path, out);
         if (ay_path_kind_of(package) == AY_PATH_FILE) return package_json(cx, path, out);
         if (ay_path_kind_of(index) == AY_PATH_FILE) return checkpoint_json(cx, a, path, index, out);

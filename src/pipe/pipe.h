@@ -9,7 +9,7 @@
  *   sched*.c    timesteps and steps, one list            pipe_*.c    one pipeline family each
  *   validate.c  model folders and packages, checked
  *   denoise.c   the loop between noise and picture       image_input.c   pictures a run starts from
- *   latents.c   what is around that loop
+ *   latents.c   what is around that loop                 memory.c   whether a run has room, before it begins
  */
 #ifndef AY_PIPE_H
 #define AY_PIPE_H
@@ -148,6 +148,7 @@ typedef struct ay_exec_options {
     bool emulate_f16;
     bool profile;
     size_t memory_limit; /* bytes of the process in memory; 0: none */
+    size_t *least;       /* set to the limit that would do; may be NULL */
     bool int8_activations;
 } ay_exec_options;
 
@@ -270,6 +271,9 @@ alloy_status ay_latents_noise(ay_stage *x, int64_t c, int64_t h, int64_t w, floa
 alloy_status ay_latents_save(ay_stage *x, int64_t c, int64_t h, int64_t w, const float *latents);
 /** latents / scaling + shift (in place) through VAEDecoder, each picture to the request. */
 alloy_status ay_latents_decode(ay_stage *x, int64_t c, int64_t h, int64_t w, double scaling, double shift, float *latents);
+
+/** Whether the components of a run have room, asked before it begins where that is not plain (memory.c). */
+alloy_status ay_run_fits(ay_ctx *cx, const ay_model *m, const ay_request *r);
 
 /* ---- flow matching (sched_flow.c) ------------------------------------------------------------------------------------------------- */
 

@@ -129,7 +129,7 @@ static alloy_status fill_request(ay_ctx *cx, const ay_model *m, const alloy_run_
     if (o->steps < 0 || o->steps > 4096) return ay_fail(cx, ALLOY_E_USAGE, "%d steps: between 1 and 4096 can be asked for", o->steps);
     if (o->clip_skip < 0) return ay_fail(cx, ALLOY_E_USAGE, "%d layers of the text encoder to skip: from 0 can be asked for", o->clip_skip);
     if (o->clip_skip && !m->row->tasks.clip_skip) {
-        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: this pipeline (%s) has no text encoder that --clip-skip could shorten; leave it out", m->dir,
+        return ay_fail(cx, ALLOY_E_USAGE, "%s: this pipeline (%s) has no text encoder that --clip-skip could shorten; leave it out", m->dir,
                        m->row->class_name);
     }
     if (o->image_size.width < 0 || o->image_size.height < 0) return ay_fail(cx, ALLOY_E_USAGE, "sizes cannot be negative");
@@ -194,7 +194,8 @@ alloy_status ay_run(ay_ctx *cx, const char *dir, const alloy_run_options *o) {
         json_object_set_new(r.report, "steps", json_integer(r.steps));
         json_object_set_new(r.report, "seed", seed_json(o->seed));
         json_object_set_new(r.report, "guidance_scale", json_real(r.guidance_scale));
-        st = m->row->run(cx, m, &r);
+        st = ay_run_fits(cx, m, &r);
+        if (st == ALLOY_OK) st = m->row->run(cx, m, &r);
     }
     if (st == ALLOY_OK) {
         json_object_set_new(r.report, "total_s", json_real(ay_now() - start));

@@ -69,6 +69,20 @@ static const struct {
 /* What training code wraps around the model it trains. */
 static const char *const wrappers[] = {"base_model.model.", "_orig_mod.", "module."};
 
+/* Adapters that turn a weight instead of adding to it: PEFT's and LyCORIS' (lycoris/modules/{diag_oft,boft}.py, peft/tuners/{oft,boft}). */
+static const char *const turning[] = {".oft_blocks", ".oft_diag", ".oft_R.", ".oft_r.", ".oft_R", ".oft_r", ".boft_R", ".boft_s", ".boft_P"};
+
+static alloy_status refuse_turning(ay_ctx *cx, const lora_file *f) {
+    for (int i = 0; i < f->st->n; i++) {
+        for (size_t k = 0; k < sizeof turning / sizeof turning[0]; k++) {
+            if (!strstr(f->st->tensors[i].name, turning[k])) continue;
+            return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: \"%s\" is of an OFT or BOFT adapter, which turns weights; these are not supported, but LoRA, LoCon, LoHa, "
+                           "LoKr, DoRA and whole differences are", f->path, f->st->tensors[i].name);
+        }
+    }
+    return ALLOY_OK;
+}
+
 typedef struct entry {
     const char *module; /* with dots */
     lora_role role;
@@ -152,6 +166,7 @@ static alloy_status check_layout(ay_ctx *cx, const lora_file *f) {
 }
 
 static alloy_status sort_tensors(ay_ctx *cx, ay_arena *a, lora_file *f) {
+    AY_TRY(refuse_turning(cx, f));
     entry *e = malloc((size_t)(f->st->n + 1) * sizeof *e);
     f->strange = ay_alloc(a, (size_t)(f->st->n + 1) * sizeof *f->strange);
     alloy_status st = e && f->strange ? ALLOY_OK : ay_nomem(cx);

@@ -40,6 +40,7 @@ typedef struct lora_module {
     int index;                     /* in the file's list */
     int weight_uses, bias_uses;    /* parameters they go to */
     bool twin;                     /* the file has the same layer under a name that comes first */
+    bool other_input;              /* for a variant whose sample has another number of channels */
     bool left_out;                 /* for a component that is not converted */
     ay_lora_param **params;        /* where the weight's difference goes */
     float *column_norms;           /* NORM_COLUMNS: factors of the columns, once known */

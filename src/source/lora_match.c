@@ -106,9 +106,16 @@ static alloy_status another_model(ay_ctx *cx, const lora_file *f, const lora_mod
                    strchr(ay_type_text(&x->param->type, want), '['));
 }
 
+/* An adapter of the plain model on its variant for inpainting, or the other way: all of it fits but the layer that reads the
+ * sample, which ComfyUI leaves out with a word (comfy/lora.py). */
+static bool reads_sample(const match *x) { return x->arch->first_layer && strcmp(x->param->name, x->arch->first_layer) == 0; }
+
 static alloy_status add_patch(ay_ctx *cx, const lora_file *f, lora_module *m, bool bias, const ay_recipe *r, const match *x) {
     lora_patch p = {.module = m, .bias = bias, .strength = is_text(x->folder) ? f->text_strength : f->strength};
-    if (!fit(m, bias, r, &x->param->type, &p.offset, &p.swapped)) return another_model(cx, f, m, bias, r, x);
+    if (!fit(m, bias, r, &x->param->type, &p.offset, &p.swapped)) {
+        m->other_input = !bias && reads_sample(x) && r->take == AY_TAKE_ALL && m->rows == ay_lora_rows(&x->param->type);
+        return m->other_input ? ALLOY_OK : another_model(cx, f, m, bias, r, x);
+    }
     if (p.strength != 0) x->param->patches[x->param->n++] = p;
     if (bias) m->bias_uses++;
     else m->weight_uses++;
@@ -267,7 +274,7 @@ static int name_rest(const lora_file *f, ay_buf *b) {
         int all = 0, used = 0;
         count(m, &all, &used);
         if (all == used || m->left_out) continue;
-        name_one(b, &n, m->name, m->twin && !used ? " (the file has it twice)" : used ? " (in part)" : "");
+        name_one(b, &n, m->name, m->twin && !used ? " (the file has it twice)" : m->other_input ? " (made for another number of input channels)" : used ? " (in part)" : "");
     }
     for (int i = 0; i < f->n_strange; i++) name_one(b, &n, f->strange[i], "");
     if (n > NAMED) ay_buf_printf(b, " and %d more", n - NAMED);

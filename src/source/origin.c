@@ -288,10 +288,18 @@ static alloy_status stream_converted(ay_ctx *cx, const ay_origin *o, ay_dtype dt
         st = ay_check_stop(cx);
         long long beyond = atomic_load(&j.beyond);
         if (st == ALLOY_OK && beyond >= 0) {
-            float v;
+            float v, without;
+            ay_origin alone = *o;
+            alone.lora = NULL;
             ay_origin_read(o, beyond, 1, &v);
-            st = ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: \"%s\" has %g at element %lld, beyond float16's 65504; convert with --quantization float32",
-                         o->file->path, o->tensor->name, (double)v, beyond);
+            ay_origin_read(&alone, beyond, 1, &without);
+            if (o->lora && fabsf(without) < 65520.0f) {
+                st = ay_fail(cx, ALLOY_E_UNSUPPORTED, "the adapters of --lora make \"%s\" %g at element %lld, beyond float16's 65504 (%s has %g there); lower "
+                             "their strengths, or convert with --quantization float32", o->tensor->name, (double)v, beyond, o->file->path, (double)without);
+            } else {
+                st = ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: \"%s\" has %g at element %lld, beyond float16's 65504; convert with --quantization float32",
+                             o->file->path, o->tensor->name, (double)v, beyond);
+            }
         }
         if (st == ALLOY_OK) st = put(user, j.out, ay_dtype_bytes(dtype, j.count));
         ay_origin_drop(o, at, at + j.count);

@@ -128,10 +128,25 @@ static void test_isa_cap(void **state) {
     assert_int_equal(ay_ctx_open(0, &cx), ALLOY_OK);
     assert_int_equal(cx->isa, AY_ISA_C);
     assert_int_equal(ay_pool_threads(cx->pool), 3);
+    assert_string_equal(cx->notice, "");
     ay_ctx_close(&cx);
     setenv("ALLOY_ISA", "nonsense", 1);
     assert_int_equal(ay_ctx_open(1, &cx), ALLOY_OK);
     assert_int_equal(cx->isa, (int)ay_isa_best());
+    assert_contains(cx->notice, "ALLOY_ISA is \"nonsense\"");
+    ay_ctx_close(&cx);
+    static const char *const counts[] = {"abc", "-2", "0", "3x", "1.5"};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        setenv("ALLOY_THREADS", counts[i], 1);
+        assert_int_equal(ay_ctx_open(0, &cx), ALLOY_OK);
+        assert_contains(cx->notice, "not a number of threads");
+        assert_contains(cx->notice, "ALLOY_ISA is");
+        ay_ctx_close(&cx);
+    }
+    unsetenv("ALLOY_ISA");
+    assert_int_equal(ay_ctx_open(100000, &cx), ALLOY_OK);
+    assert_contains(cx->notice, "100000 threads would only wait");
+    assert_int_equal(ay_pool_threads(cx->pool), ay_pool_most());
     ay_ctx_close(&cx);
     unsetenv("ALLOY_ISA");
     unsetenv("ALLOY_THREADS");

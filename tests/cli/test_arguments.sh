@@ -73,6 +73,12 @@ done
 for word in 0 3 5 9; do says 2 convert "$source" --name x --palette "$word"; done
 says 2 bench --width 64
 says 2 run m --prompt p --negative-prompt n
+says 2 run m --prompt p --clip-skip 1
+says 2 run m --prompt p --controlnet m --control-image folder.png
+says 1 run m --prompt p --memory-limit 1MB
+limit=$("$alloy" run m --prompt p --memory-limit 1MB 2>&1 | sed -n 's/.*most is needed by [A-Za-z0-9]*, .*; give \([0-9]*\) MB.*/\1/p')
+"$alloy" run m --prompt p --steps 1 --memory-limit "${limit:-none}MB" --output "$dir/.limit.png" -q >/dev/null || wrong "a limit that was said to do does not: ${limit:-none}"
+mkdir q.partial; says 1 info q.partial; rmdir q.partial
 says 1 run m --prompt p --output nowhere/p.png
 says 1 run m --prompt p --output folder.png
 says 1 run m --prompt p --save-latents /dev/full

@@ -119,7 +119,13 @@ static void test_limit(void **state) {
     ay_program_free(&p);
 
     ay_compile_opts o = {.map = s.map.data, .map_bytes = s.map.size, .memory_limit = 1 << 20};
+    size_t least = 0;
+    o.least = &least;
     assert_fails(cx, ay_cpu_compile(cx, s.g, &o, &p), ALLOY_E_NOMEM, "a memory limit of 1 MB is too small");
+    assert_true(least >= slab + BYTES && least < slab + BYTES + (1 << 30));
+    o.memory_limit = least + (4 << 20);
+    assert_ok(cx, ay_cpu_compile(cx, s.g, &o, &p));
+    ay_program_free(&p);
     ay_graph_free(s.g);
     ay_map_close(&s.map);
     remove(s.path);
@@ -149,7 +155,17 @@ static void test_not_mapped(void **state) {
     remove(s.path);
 }
 
+/* Values that no machine has room for are refused before anything is asked of the system. */
+static void test_too_large(void **state) {
+    ay_program *p = NULL;
+    ay_graph *g = ay_graph_new(cx);
+    ay_set_output(g, "y", ay_unary(g, AY_OP_TANH, ay_input(g, "x", ay_shape(AY_F32, 2, (int64_t)1 << 19, (int64_t)1 << 18))));
+    assert_fails(cx, ay_cpu_compile(cx, g, NULL, &p), ALLOY_E_NOMEM, "more than three quarters of this machine's");
+    assert_null(p);
+    ay_graph_free(g);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_limit), cmocka_unit_test(test_not_mapped)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_limit), cmocka_unit_test(test_not_mapped), cmocka_unit_test(test_too_large)};
     return cmocka_run_group_tests(tests, open_ctx, close_ctx);
 }

@@ -301,7 +301,52 @@ static void test_alphas(void **state) {
     assert_string_not_equal(hash_of(t, "plain"), hash_of(t, "alpha"));
 }
 
+#define SHAPE4(a, b, c, d) {AY_F32, 4, {a, b, c, d}}
+
+/* An adapter of the plain model on the one for inpainting: its first convolution has other input channels and is left out, with a
+ * word; the rest counts. One that has nothing else is for another model. */
+static void test_other_input(void **state) {
+    ay_test *t = *state;
+    static const ay_flux_case inpaint = {"inpaint", false, "tasks"};
+    static const row rows[] = {{"lora_unet_conv_in.lora_up.weight", SHAPE4(16, 2, 1, 1), 1}, {"lora_unet_conv_in.lora_down.weight", SHAPE4(2, 4, 3, 3), 1},
+                               {Q ".lora_up.weight", SHAPE2(16, 2), 1}, {Q ".lora_down.weight", SHAPE2(2, 16), 1}};
+    const char *checkpoint = ay_flux_checkpoint(t, &inpaint);
+    const alloy_lora both = {write_lora(t, "both.safetensors", rows, 4, NULL), 1, 1}, rest = {write_lora(t, "rest.safetensors", rows + 2, 2, NULL), 1, 1};
+    const alloy_lora first = {write_lora(t, "first.safetensors", rows, 2, NULL), 1, 1};
+    assert_ok(t->cx, convert(t, checkpoint, "float16", &both, 1, "both"));
+    assert_ok(t->cx, convert(t, checkpoint, "float16", &rest, 1, "rest"));
+    assert_ok(t->cx, convert(t, checkpoint, "float16", NULL, 0, "none"));
+    assert_string_equal(hash_of(t, "both"), hash_of(t, "rest"));
+    assert_string_not_equal(hash_of(t, "both"), hash_of(t, "none"));
+    assert_fails(t->cx, convert(t, checkpoint, "float16", &first, 1, "first"), ALLOY_E_MISMATCH, "made for another number of input channels");
+}
+
+static void test_kinds_refused(void **state) {
+    ay_test *t = *state;
+    static const ay_flux_case base = {"sd15", false, "sd"};
+    static const char *const names[] = {Q ".oft_blocks", Q ".oft_diag", Q ".oft_R.default.weight", Q ".boft_R"};
+    const char *checkpoint = ay_flux_checkpoint(t, &base);
+    for (int i = 0; i < 4; i++) {
+        const row rows[] = {{names[i], SHAPE2(16, 2), 1}};
+        const alloy_lora l = {write_lora(t, "oft.safetensors", rows, 1, NULL), 1, 1};
+        assert_fails(t->cx, convert(t, checkpoint, "float16", &l, 1, "oft"), ALLOY_E_UNSUPPORTED, "OFT or BOFT");
+    }
+}
+
+/* Who is to blame where numbers leave half's range. */
+static void test_overflow_is_the_adapters(void **state) {
+    ay_test *t = *state;
+    static const ay_flux_case base = {"sd15", false, "sd"};
+    static const row rows[] = {{Q ".lora_up.weight", SHAPE2(16, 2), 1e6f}, {Q ".lora_down.weight", SHAPE2(2, 16), 1e3f}};
+    const char *checkpoint = ay_flux_checkpoint(t, &base);
+    const alloy_lora l = {write_lora(t, "loud.safetensors", rows, 2, NULL), 1, 1};
+    assert_fails(t->cx, convert(t, checkpoint, "float16", &l, 1, "loud"), ALLOY_E_UNSUPPORTED, "the adapters of --lora make \"down_blocks.0");
+    assert_int_not_equal(convert(t, checkpoint, "int8", &l, 1, "loud"), ALLOY_OK);
+    assert_contains(alloy_error(t->cx), "the adapters of --lora");
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {AY_TEST(test_weights_and_pictures), AY_TEST(test_storage), AY_TEST(test_refusals), AY_TEST(test_alphas)};
+    const struct CMUnitTest tests[] = {AY_TEST(test_weights_and_pictures), AY_TEST(test_storage), AY_TEST(test_refusals), AY_TEST(test_alphas),
+                                        AY_TEST(test_other_input), AY_TEST(test_kinds_refused), AY_TEST(test_overflow_is_the_adapters)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
