@@ -84,9 +84,9 @@ static alloy_status block_types(ay_ctx *cx, const char *what, const json_t *j, c
 }
 
 static alloy_status read_depth(ay_ctx *cx, const char *what, const char *key, const json_t *v, int64_t *out) {
-    int64_t n = json_is_integer(v) ? json_integer_value(v) : 0;
-    if (n < 1 || n > 100)
-        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: %s has an entry that is no number from 1 to 100", what, key);
+    int64_t n = json_is_integer(v) ? json_integer_value(v) : -1; /* 0: of a level without attention, as a rule */
+    if (n < 0 || n > 100)
+        return ay_fail(cx, ALLOY_E_UNSUPPORTED, "%s: %s has an entry that is no number from 0 to 100", what, key);
     *out = n;
     return ALLOY_OK;
 }

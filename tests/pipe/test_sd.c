@@ -114,6 +114,22 @@ static void test_configurations(void **state) {
     }
 }
 
+/* As many transformer blocks as XL's first level, which attends to nothing, is sometimes said to have. */
+static void test_no_blocks(void **state) {
+    ay_test *t = *state;
+    const char *dir = ay_flux_checkpoint(t, &cases[2]), *file = ay_test_join(t, dir, "unet/config.json");
+    json_t *j;
+    alloy_convert_options o;
+    assert_ok(t->cx, ay_json_read(t->cx, file, &j));
+    json_object_set_new(j, "transformer_layers_per_block", json_pack("[i, i, i]", 0, 1, 2));
+    assert_ok(t->cx, ay_json_write(t->cx, file, j));
+    json_decref(j);
+    alloy_convert_options_init(&o);
+    o.output_dir = ay_test_path(t, "out");
+    o.components = "UNet";
+    assert_ok(t->cx, alloy_convert(t->cx, dir, &o));
+}
+
 /* A decoder whose residuals leave half's range: in float32 where the pipeline minds force_upcast. */
 static void test_upcast_vae(void **state) {
     static const ay_keep_rule none[] = {{NULL, AY_OP_COUNT, AY_NONE, NULL}};
@@ -129,7 +145,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         AY_TEST(test_components_float32), AY_TEST(test_components_float16), AY_TEST(test_components_emulated),
         AY_TEST(test_pictures_float32),   AY_TEST(test_pictures_float16),   AY_TEST(test_what_changes_a_picture),
-        AY_TEST(test_what_is_refused),    AY_TEST(test_configurations), AY_TEST(test_upcast_vae),
+        AY_TEST(test_what_is_refused),    AY_TEST(test_configurations), AY_TEST(test_no_blocks), AY_TEST(test_upcast_vae),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
