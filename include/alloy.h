@@ -106,7 +106,7 @@ typedef struct alloy_convert_options {
     const char *output_dir;   /**< "converted" */
     const char *name;         /**< the folder inside; default: the last part of the source's path */
     const char *quantization; /**< "float16" (default), "float32", "int8", "int4" */
-    const char *type;         /**< a model type as list-models shows it; checked against what was detected */
+    const char *type;         /**< a model type as list-models shows it: checked against what was detected; chosen where a file holds two */
     const char *target;       /**< "macos14" or "macos15"; default: macos15 for int4 and for several sizes, else macos14 */
     alloy_size image_size;    /**< pixels */
     int text_length;          /**< tokens of the long text encoder */
@@ -124,6 +124,7 @@ typedef struct alloy_convert_options {
     int64_t max_package_size; /**< bytes of one package: larger components become chains of packages; 0: none */
     const char *attention;    /**< "plain" (default) or "split-einsum", the Neural Engine's layout, for UNets */
     bool controlnet;          /**< the denoiser's package takes the results of a ControlNet; runs with one work without it too */
+    const char *prediction_type; /**< what the denoiser predicts where the scheduler's settings say otherwise: "epsilon", "v_prediction", "sample" */
 } alloy_convert_options;
 ALLOY_API void alloy_convert_options_init(alloy_convert_options *o);
 /** Converts the checkpoint `source`, a diffusers folder or one file, to OUTPUT_DIR/NAME/. Nothing appears under that name until it is

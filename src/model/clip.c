@@ -170,8 +170,8 @@ static const ay_alias open_aliases[] = {
     {NULL, NULL, AY_TAKE_ALL, 0},
 };
 static const char *const open_keys[] = {"transformer.resblocks.0.attn.in_proj_weight", "token_embedding.weight", "positional_embedding", NULL};
-static const char *const open_ignore[] = {"logit_scale", "attn_mask", "text_projection", "visual.*", "transformer.resblocks.*", NULL};
-static const char *const open_ignore_projected[] = {"logit_scale", "attn_mask", "visual.*", NULL};
+static const char *const open_ignore[] = {"*position_ids", "logit_scale", "attn_mask", "text_projection", "visual.*", "transformer.resblocks.*", NULL};
+static const char *const open_ignore_projected[] = {"*position_ids", "logit_scale", "attn_mask", "visual.*", NULL};
 /* transformers' own names, and the same without text_model. */
 static const char *const own_keys[] = {"text_model.embeddings.token_embedding.weight", "text_model.encoder.layers.0.self_attn.q_proj.weight", NULL};
 static const char *const bare_keys[] = {"embeddings.token_embedding.weight", "encoder.layers.0.self_attn.q_proj.weight", NULL};

@@ -329,34 +329,56 @@ static const ay_alias mmdit_aliases[] = {
 static const char *const mmdit_keys[] = {"joint_blocks.0.x_block.attn.qkv.weight", "joint_blocks.0.context_block.attn.qkv.weight", "x_embedder.proj.weight",
                                          "final_layer.linear.weight", "context_embedder.weight", "y_embedder.mlp.0.weight", NULL};
 
+static const char *const own_keys[] = {"pos_embed.proj.weight", "transformer_blocks.0.attn.to_q.weight", "transformer_blocks.0.attn.add_q_proj.weight",
+                                       "context_embedder.weight", "norm_out.linear.weight", NULL};
+
 static int64_t dim(const ay_type *t, int i) { return t && i < t->rank ? t->dim[i] : 0; }
 
-/* Heads of 64 numbers in every published model (3 medium: 24, 3.5 large: 38), where no norm of queries tells. */
-static json_t *derive_mmdit(const ay_names *n, const json_t *base) {
-    const ay_type *x = ay_names_find(n, "x_embedder.proj.weight"), *text = ay_names_find(n, "context_embedder.weight"),
-                  *out = ay_names_find(n, "final_layer.linear.weight"), *table = ay_names_find(n, "pos_embed"),
-                  *normed = ay_names_find(n, "joint_blocks.0.x_block.attn.ln_q.weight");
-    int64_t width = dim(text, 0), patch = dim(x, 2), layers = ay_names_count(n, "joint_blocks.", ".x_block.attn.qkv.weight"), side = 0;
-    int64_t head = normed ? dim(normed, 0) : json_integer_value(json_object_get(base, "attention_head_dim"));
+typedef struct sd3_shapes {
+    const ay_type *x, *text, *pooled, *out, *table, *normed; /* patches, text, pooled text, result, positions, a norm of queries */
+    const char *blocks, *first, *second; /* what a block's name begins with, and its attentions' queries */
+} sd3_shapes;
+
+/* config.json of transformer_sd3.py. Heads of 64 numbers in every published model (3 medium: 24, 3.5 large: 38), where no norm
+ * of queries tells. */
+static json_t *config_of(const ay_names *n, const sd3_shapes *s, const json_t *base) {
+    int64_t width = dim(s->text, 0), patch = dim(s->x, 2), layers = ay_names_count(n, s->blocks, s->first), side = 0;
+    int64_t head = s->normed ? dim(s->normed, 0) : json_integer_value(json_object_get(base, "attention_head_dim"));
     if (head < 1) head = ay_min_i64(64, width);
-    while ((side + 1) * (side + 1) <= dim(table, 1)) side++;
-    if (!width || !patch || width % head || dim(x, 0) != width || dim(out, 0) % (patch * patch)) return NULL;
+    while ((side + 1) * (side + 1) <= dim(s->table, 1)) side++;
+    if (!width || !patch || width % head || dim(s->x, 0) != width || dim(s->out, 0) % (patch * patch)) return NULL;
     json_t *dual = json_array();
     for (int64_t i = 0; i < layers; i++) {
-        if (ay_names_find(n, "joint_blocks.%lld.x_block.attn2.qkv.weight", (long long)i)) json_array_append_new(dual, json_integer(i));
+        if (ay_names_find(n, "%s%lld%s", s->blocks, (long long)i, s->second)) json_array_append_new(dual, json_integer(i));
     }
     return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "_class_name", "SD3Transformer2DModel", "patch_size",
-                     (json_int_t)patch, "in_channels", (json_int_t)dim(x, 1), "out_channels", (json_int_t)(dim(out, 0) / (patch * patch)), "num_layers",
-                     (json_int_t)layers, "attention_head_dim", (json_int_t)head, "num_attention_heads", (json_int_t)(width / head),
-                     "joint_attention_dim", (json_int_t)dim(text, 1), "caption_projection_dim", (json_int_t)width, "pooled_projection_dim",
-                     (json_int_t)dim(ay_names_find(n, "y_embedder.mlp.0.weight"), 1), "pos_embed_max_size", table ? json_integer(side) : json_null(),
-                     "dual_attention_layers", dual, "qk_norm", normed ? json_string("rms_norm") : json_null());
+                     (json_int_t)patch, "in_channels", (json_int_t)dim(s->x, 1), "out_channels", (json_int_t)(dim(s->out, 0) / (patch * patch)),
+                     "num_layers", (json_int_t)layers, "attention_head_dim", (json_int_t)head, "num_attention_heads", (json_int_t)(width / head),
+                     "joint_attention_dim", (json_int_t)dim(s->text, 1), "caption_projection_dim", (json_int_t)width, "pooled_projection_dim",
+                     (json_int_t)dim(s->pooled, 1), "pos_embed_max_size", s->table ? json_integer(side) : json_null(), "dual_attention_layers", dual,
+                     "qk_norm", s->normed ? json_string("rms_norm") : json_null());
+}
+
+static json_t *derive_mmdit(const ay_names *n, const json_t *base) {
+    sd3_shapes s = {ay_names_find(n, "x_embedder.proj.weight"), ay_names_find(n, "context_embedder.weight"), ay_names_find(n, "y_embedder.mlp.0.weight"),
+                    ay_names_find(n, "final_layer.linear.weight"), ay_names_find(n, "pos_embed"),
+                    ay_names_find(n, "joint_blocks.0.x_block.attn.ln_q.weight"), "joint_blocks.", ".x_block.attn.qkv.weight", ".x_block.attn2.qkv.weight"};
+    return config_of(n, &s, base);
+}
+
+static json_t *derive_own(const ay_names *n, const json_t *base) {
+    sd3_shapes s = {ay_names_find(n, "pos_embed.proj.weight"), ay_names_find(n, "context_embedder.weight"),
+                    ay_names_find(n, "time_text_embed.text_embedder.linear_1.weight"), ay_names_find(n, "proj_out.weight"),
+                    ay_names_find(n, "pos_embed.pos_embed"), ay_names_find(n, "transformer_blocks.0.attn.norm_q.weight"), "transformer_blocks.",
+                    ".attn.to_q.weight", ".attn2.to_q.weight"};
+    return config_of(n, &s, base);
 }
 
 static const char *const same[] = {"caption_projection_dim", NULL};
 
 static const ay_naming namings[] = {
     {.name = "Stability", .keys = mmdit_keys, .rename = rename_mmdit, .aliases = mmdit_aliases, .derive = derive_mmdit, .same = same},
+    {.name = "diffusers", .keys = own_keys, .derive = derive_own, .same = same},
     {.name = NULL},
 };
 

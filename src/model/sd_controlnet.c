@@ -88,6 +88,71 @@ static void build(ay_graph *g, const void *cfg, const ay_sizes *sizes) {
     ay_set_output(g, "mid_block_res_sample", ay_conv2d_layer(g, "controlnet_mid_block", s.x, ay_dim(g, s.x, 1), 1, 1, 0, true));
 }
 
+/* ---- names: the original code's (lllyasviel/ControlNet, cldm/cldm.py: ControlNet), which keeps the UNet's and counts every layer
+ * of the sequence that reads the picture, activations too; and diffusers' own --------------------------------------------- */
+
+static bool rename_cldm(const void *cfg, const char *name, char *text, size_t cap) {
+    static const char embedding[] = "controlnet_cond_embedding.";
+    const controlnet_config *c = cfg;
+    if (strncmp(name, embedding, sizeof embedding - 1) != 0) return ay_unet_rename_ldm(&c->unet, name, text, cap);
+    const char *rest = name + sizeof embedding - 1, *end = strrchr(rest, '.');
+    int n;
+    if (sscanf(rest, "blocks.%d", &n) == 1 && n >= 0 && n < 2 * MOST_STEPS) n++;
+    else n = strncmp(rest, "conv_out.", 9) == 0 ? 2 * c->n_steps - 1 : 0;
+    return end && snprintf(text, cap, "input_hint_block.%d%s", 2 * n, end) < (int)cap;
+}
+
+static const ay_alias cldm_aliases[] = {
+    AY_UNET_LDM_ALIASES,
+    {"controlnet_down_blocks.*.*", "zero_convs.*.0.*", AY_TAKE_ALL, 0},
+    {"controlnet_mid_block.*", "middle_block_out.0.*", AY_TAKE_ALL, 0},
+    {NULL, NULL, AY_TAKE_ALL, 0},
+};
+static const char *const cldm_keys[] = {"input_blocks.0.0.weight", "time_embed.0.weight", "input_hint_block.0.weight", "zero_convs.0.0.weight",
+                                        "middle_block_out.0.weight", NULL};
+static const char *const own_keys[] = {"conv_in.weight", "controlnet_cond_embedding.conv_in.weight", "controlnet_down_blocks.0.weight",
+                                       "controlnet_mid_block.weight", NULL};
+
+/* The common part and how wide the picture is on its way down: `first` and each second one of what follows at `format`, which
+ * counts by `by`. */
+static json_t *with_picture(json_t *j, const ay_names *n, const ay_type *first, const char *format, int from, int by) {
+    json_t *steps = json_array();
+    const ay_type *w = first;
+    for (int i = from; w && w->rank == 4 && json_array_size(steps) < MOST_STEPS; i += by) {
+        char name[96];
+        json_array_append_new(steps, json_integer(w->dim[0]));
+        snprintf(name, sizeof name, "%s.%d.weight", format, i);
+        w = ay_names_find(n, "%s", name);
+    }
+    bool good = j && first && first->rank == 4 && json_array_size(steps) > 0;
+    if (good) json_object_set_new(j, "conditioning_channels", json_integer(first->dim[1]));
+    if (good) json_object_set(j, "conditioning_embedding_out_channels", steps);
+    json_decref(steps);
+    if (good) return j;
+    json_decref(j);
+    return NULL;
+}
+
+static json_t *derive_cldm(const ay_names *n, const json_t *base) {
+    ay_unet_shapes s;
+    if (!ay_unet_shapes_ldm(n, &s) || s.middle == AY_UNET_MIDDLE_NONE) return NULL;
+    json_t *j = ay_unet_shapes_json(&s, "ControlNetModel", ay_names_find(n, "input_blocks.0.0.weight"), ay_names_find(n, "label_emb.0.0.weight"), base);
+    return with_picture(j, n, ay_names_find(n, "input_hint_block.0.weight"), "input_hint_block", 4, 4);
+}
+
+static json_t *derive_own(const ay_names *n, const json_t *base) {
+    ay_unet_shapes s;
+    if (!ay_unet_shapes_own(n, &s) || s.middle == AY_UNET_MIDDLE_NONE) return NULL;
+    json_t *j = ay_unet_shapes_json(&s, "ControlNetModel", ay_names_find(n, "conv_in.weight"), ay_names_find(n, "add_embedding.linear_1.weight"), base);
+    return with_picture(j, n, ay_names_find(n, "controlnet_cond_embedding.conv_in.weight"), "controlnet_cond_embedding.blocks", 1, 2);
+}
+
+static const ay_naming namings[] = {
+    {.name = "cldm", .keys = cldm_keys, .rename = rename_cldm, .aliases = cldm_aliases, .derive = derive_cldm, .same = ay_unet_same},
+    {.name = "diffusers", .keys = own_keys, .derive = derive_own, .same = ay_unet_same},
+    {.name = NULL},
+};
+
 const ay_arch ay_arch_sd_controlnet = {
     .class_name = "ControlNetModel",
     .graph_kind = "",
@@ -95,4 +160,5 @@ const ay_arch ay_arch_sd_controlnet = {
     .build = build,
     .keep = ay_sd_unet_keep,
     .f32_inputs = ay_sd_unet_f32_inputs,
+    .namings = namings,
 };

@@ -31,7 +31,31 @@ typedef struct ay_unet_config {
     int64_t time_dim, added_dim, ids; /* of text_time: width of one number's embedding; of them all behind text_embeds; how many */
 } ay_unet_config;
 
+/* ---- names of checkpoints and what their shapes say (sd_unet_names.c) ------------------------------------------------ */
+
 extern const ay_naming ay_sd_unet_namings[];
+typedef struct ay_unet_shapes {
+    int levels;
+    int64_t cross, channels[AY_UNET_LEVELS], layers[AY_UNET_LEVELS]; /* layers: on the way down */
+    int64_t down[AY_UNET_LEVELS][AY_UNET_LAYERS + 1], up[AY_UNET_LEVELS][AY_UNET_LAYERS + 1]; /* of each layer of a level: transformer blocks; 0: none */
+    int64_t mid;
+    ay_unet_middle middle;
+    bool linear, only_cross[AY_UNET_LEVELS];
+} ay_unet_shapes;
+/** In the names of the original code, and in diffusers': false if it is no such model. */
+bool ay_unet_shapes_ldm(const ay_names *n, ay_unet_shapes *s);
+bool ay_unet_shapes_own(const ay_names *n, ay_unet_shapes *s);
+/** What UNets and control nets have in common of their config.json. `in`, `added` (may be NULL): the weights of the first
+ *  convolution and of what reads the added numbers. */
+json_t *ay_unet_shapes_json(const ay_unet_shapes *s, const char *class_name, const ay_type *in, const ay_type *added, const json_t *base);
+extern const char *const ay_unet_same[];
+/* The names that lie outside of all blocks, of both. */
+#define AY_UNET_LDM_ALIASES                                                                                                         \
+    {"conv_in.*", "input_blocks.0.0.*", AY_TAKE_ALL, 0}, {"time_embedding.linear_1.*", "time_embed.0.*", AY_TAKE_ALL, 0},             \
+        {"time_embedding.linear_2.*", "time_embed.2.*", AY_TAKE_ALL, 0}, {"add_embedding.linear_1.*", "label_emb.0.0.*", AY_TAKE_ALL, 0}, \
+        {"add_embedding.linear_2.*", "label_emb.0.2.*", AY_TAKE_ALL, 0}
+/** An ay_naming's rename of an ay_unet_config's blocks to the original code's. */
+bool ay_unet_rename_ldm(const void *cfg, const char *name, char *text, size_t cap);
 
 /* sd_unet_split.c */
 /** Text [B, T, D] as [B, D, 1, T]. */

@@ -197,36 +197,51 @@ static const ay_alias ldm_aliases[] = {
 static const char *const ldm_keys[] = {"decoder.conv_in.weight", "decoder.up.0.block.0.conv1.weight", "encoder.down.0.block.0.conv1.weight",
                                        "decoder.mid.block_1.conv1.weight", NULL};
 
+static const char *const own_keys[] = {"decoder.conv_in.weight", "decoder.up_blocks.0.resnets.0.conv1.weight",
+                                       "encoder.down_blocks.0.resnets.0.conv1.weight", NULL};
+
 static json_t *repeated(const char *text, int n) {
     json_t *a = json_array();
     for (int i = 0; i < n; i++) json_array_append_new(a, json_string(text));
     return a;
 }
 
-static json_t *derive_ldm(const ay_names *n, const json_t *base) {
+/* What of a VAE its shapes say: `down` and `layers` are how the encoder's levels are called, and what follows in each. */
+static json_t *config_of(const ay_names *n, const char *down, const char *layers, bool attention) {
     const ay_type *in = ay_names_find(n, "encoder.conv_in.weight"), *out = ay_names_find(n, "decoder.conv_out.weight"),
                   *z = ay_names_find(n, "decoder.conv_in.weight"), *level;
     json_t *channels = json_array();
+    char first[64];
     int levels = 0;
-    for (; levels < MAX_LEVELS && (level = ay_names_find(n, "encoder.down.%d.block.0.conv1.weight", levels)); levels++) {
+    for (; levels < MAX_LEVELS && (level = ay_names_find(n, "%s%d%s0.conv1.weight", down, levels, layers)); levels++) {
         json_array_append_new(channels, json_integer(level->rank ? level->dim[0] : 0));
     }
     if (!in || !out || !z || in->rank != 4 || out->rank != 4 || z->rank != 4) {
         json_decref(channels);
         return NULL;
     }
+    snprintf(first, sizeof first, "%s0%s", down, layers);
     return json_pack("{s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:b, s:b, s:b}", "_class_name", "AutoencoderKL", "in_channels",
                      (json_int_t)in->dim[1], "out_channels", (json_int_t)out->dim[0], "latent_channels", (json_int_t)z->dim[1], "layers_per_block",
-                     (json_int_t)ay_names_count(n, "encoder.down.0.block.", ".conv1.weight"), "block_out_channels", channels, "down_block_types",
+                     (json_int_t)ay_names_count(n, first, ".conv1.weight"), "block_out_channels", channels, "down_block_types",
                      repeated("DownEncoderBlock2D", levels), "up_block_types", repeated("UpDecoderBlock2D", levels), "use_quant_conv",
                      ay_names_find(n, "quant_conv.weight") != NULL, "use_post_quant_conv", ay_names_find(n, "post_quant_conv.weight") != NULL,
-                     "mid_block_add_attention", ay_names_find(n, "decoder.mid.attn_1.q.weight") != NULL);
+                     "mid_block_add_attention", attention);
+}
+
+static json_t *derive_ldm(const ay_names *n, const json_t *base) {
+    return config_of(n, "encoder.down.", ".block.", ay_names_find(n, "decoder.mid.attn_1.q.weight") != NULL);
+}
+static json_t *derive_own(const ay_names *n, const json_t *base) {
+    return config_of(n, "encoder.down_blocks.", ".resnets.",
+                     ay_names_find(n, "decoder.mid_block.attentions.0.to_q.weight") || ay_names_find(n, "decoder.mid_block.attentions.0.query.weight"));
 }
 
 static const char *const same[] = {"block_out_channels", "latent_channels", NULL};
 
 static const ay_naming namings[] = {
     {.name = "LDM", .keys = ldm_keys, .rename = rename_ldm, .aliases = ldm_aliases, .derive = derive_ldm, .same = same},
+    {.name = "diffusers", .keys = own_keys, .derive = derive_own, .same = same},
     {.name = NULL},
 };
 

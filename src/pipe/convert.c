@@ -79,40 +79,21 @@ static alloy_status read_index(conversion *v, const ay_pipe_row **row) {
     return st;
 }
 
-/* Which components are in the file, as "unet (LDM), vae (LDM)"; and in the base. */
-static void say_where(conversion *v) {
-    ay_buf in = {0}, out = {0};
-    const char *last = "";
-    for (const ay_part_row *p = v->m->row->parts; p->package; p++) {
-        const ay_single_part *part = ay_single_find(&v->single, p->folder);
-        if (strcmp(p->folder, last) == 0) continue;
-        last = p->folder;
-        if (part) ay_buf_printf(&in, "%s%s (%s)", in.len ? ", " : "", p->folder, part->naming->name);
-        else ay_buf_printf(&out, "%s, ", p->folder);
-    }
-    ay_log(v->cx, AY_LOG_INFO, "%s: %s from this file; %stokenizer and scheduler from %s", v->source, in.data, out.data ? out.data : "", v->folder);
-    ay_buf_free(&in);
-    ay_buf_free(&out);
-}
-
 static alloy_status read_file(conversion *v) {
     ay_ctx *cx = v->cx;
     const ay_pipe_row *of_base;
-    AY_TRY(ay_single_open(cx, v->source, v->o->base, &v->single));
+    AY_TRY(ay_single_open(cx, v->source, v->o->type, v->o->base, &v->single));
     v->m->row = v->single.row;
-    if (!v->o->base) {
-        return ay_fail(cx, ALLOY_E_USAGE,
-                       "%s: is a %s checkpoint of one file, which has no tokenizer and no scheduler settings; give --base FOLDER, a diffusers folder "
-                       "of the same kind of model, to take them from",
-                       v->source, v->m->row->type);
+    if (!v->o->base) AY_TRY(ay_single_enough(cx, &v->single, v->source));
+    if (v->o->base) {
+        v->folder = v->o->base;
+        AY_TRY(read_index(v, &of_base));
+        if (strcmp(of_base->type, v->m->row->type) != 0) {
+            return ay_fail(cx, ALLOY_E_MISMATCH, "%s: is a %s model, but %s is a %s checkpoint; give a --base of that kind", v->folder, of_base->type,
+                           v->source, v->m->row->type);
+        }
     }
-    v->folder = v->o->base;
-    AY_TRY(read_index(v, &of_base));
-    if (strcmp(of_base->type, v->m->row->type) != 0) {
-        return ay_fail(cx, ALLOY_E_MISMATCH, "%s: is a %s model, but %s is a %s checkpoint; give a --base of that kind", v->folder, of_base->type,
-                       v->source, v->m->row->type);
-    }
-    say_where(v);
+    ay_single_say(cx, &v->single, v->source, v->folder);
     return ALLOY_OK;
 }
 
@@ -129,7 +110,7 @@ static alloy_status read_source(conversion *v) {
     } else {
         AY_TRY(read_index(v, &v->m->row));
     }
-    if (v->o->controlnet && !v->m->row->tasks.controlled) {
+    if (v->o->controlnet && !v->m->row->tasks.controlled && !v->m->row->single) {
         return ay_fail(cx, ALLOY_E_USAGE, "%s: no ControlNet is known for a %s model; leave --controlnet out", v->source, v->m->row->type);
     }
     if (v->o->type && strcmp(v->o->type, v->m->row->type) != 0) {
@@ -220,6 +201,7 @@ static alloy_status read_parts(conversion *v) {
     if (v->m->row->single) v->configs[AY_MAX_PARTS] = json_object();
     else AY_TRY(ay_json_read(cx, file, &v->configs[AY_MAX_PARTS]));
     if (v->single.n) ay_single_hints(&v->single, v->configs[AY_MAX_PARTS]);
+    if (v->o->prediction_type) AY_TRY(ay_prediction_type_set(cx, v->m->row, v->o->prediction_type, v->configs[AY_MAX_PARTS]));
     v->m->scheduler = v->configs[AY_MAX_PARTS];
     for (int i = 0; i < AY_MAX_TOKENIZERS && v->m->row->tokenizers[i]; i++) {
         char *dir = ay_path_join(a, v->folder, v->m->row->tokenizers[i]);
@@ -299,7 +281,7 @@ static alloy_status add_functions(conversion *v, ay_model_part *p) {
         ay_sizes s;
         bool known = false;
         AY_TRY(v->m->row->sizes(v->cx, v->m, p->row, v->sizes[i].width, v->sizes[i].height, v->m->text_length, &s));
-        if (v->o->controlnet && strcmp(p->row->package, v->m->row->tasks.controlled) == 0) s.control = 1;
+        if (v->o->controlnet && v->m->row->tasks.controlled && strcmp(p->row->package, v->m->row->tasks.controlled) == 0) s.control = 1;
         for (int f = 0; f < p->n_functions; f++) known |= memcmp(&p->functions[f].sizes, &s, sizeof s) == 0;
         if (known) continue;
         char *name = ay_sprintf(v->m->arena, "size_%dx%d", v->sizes[i].width, v->sizes[i].height);
@@ -318,6 +300,7 @@ static alloy_status build_part(conversion *v, int i) {
     AY_TRY(add_functions(v, p));
     AY_TRY(open_part(v, p, &v->sources[i]));
     AY_TRY(ay_part_graph(cx, p, &p->sizes, v->m->precision, v->sources[i], &v->graphs[i]));
+    if (v->single.n && v->m->row->file_doubts && !v->o->prediction_type) v->m->row->file_doubts(cx, v->m, p, v->sources[i], v->source);
     return ay_part_quant_plan(cx, v->m->arena, v->form.kind, p->arch, v->graphs[i], &v->quant[i]);
 }
 

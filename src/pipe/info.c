@@ -91,7 +91,7 @@ static void count_tensors(json_t *bytes, int64_t *params, const ay_safetensors *
 /* What the file is as a checkpoint, where it is one: pipeline, type, components. */
 static alloy_status add_single(ay_ctx *cx, const char *path, json_t *out) {
     ay_single s;
-    alloy_status st = ay_single_open(cx, path, NULL, &s);
+    alloy_status st = ay_single_open(cx, path, NULL, NULL, &s);
     if (st == ALLOY_OK) {
         json_t *parts = json_array();
         for (int i = 0; i < s.n; i++) {

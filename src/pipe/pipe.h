@@ -35,6 +35,7 @@ typedef struct ay_part_row {
 
 typedef struct ay_request ay_request;
 typedef struct ay_model ay_model;
+typedef struct ay_model_part ay_model_part;
 
 /** Where a component's tensors may be in a checkpoint of one file. */
 typedef struct ay_file_part {
@@ -49,6 +50,11 @@ typedef struct ay_file_part {
 typedef struct ay_file_hint {
     const char *tensor, *key, *value; /* value as JSON; tensor NULL ends the list */
 } ay_file_hint;
+
+/** A tensor by which a file says that its weights are not to be taken as they are. */
+typedef struct ay_file_refusal {
+    const char *tensor, *reason; /* tensor NULL ends the list */
+} ay_file_refusal;
 
 /** What a pipeline can do besides pictures from text. */
 typedef struct ay_tasks {
@@ -74,8 +80,11 @@ typedef struct ay_pipe_row {
     /** Of checkpoints of one file (single.c): the first row's folder is the component that tells the pipeline, if file_fits takes
      *  its configuration (NULL: any). The first row of a folder that fits the file counts. May be NULL. */
     const ay_file_part *file_parts;
-    bool (*file_fits)(const json_t *config, const ay_names *tensors);
+    bool (*file_fits)(const json_t *config);
     const ay_file_hint *file_hints;
+    const ay_file_refusal *file_refusals; /* may be NULL */
+    /** Looks at one component's numbers for what no name or shape says, and warns where they contradict the settings. May be NULL. */
+    void (*file_doubts)(ay_ctx *cx, const ay_model *m, const ay_model_part *part, const ay_source *tensors, const char *file);
     ay_tasks tasks;
     /** Pixels that width and height are multiples of; NULL: 8. */
     alloy_status (*unit)(ay_ctx *cx, const ay_model *m, int64_t *out);
@@ -94,7 +103,7 @@ typedef struct ay_part_function {
     ay_sizes sizes;
 } ay_part_function;
 
-typedef struct ay_model_part {
+struct ay_model_part {
     const ay_part_row *row;
     const ay_arch *arch;
     const json_t *config; /* borrowed from the manifest */
@@ -104,7 +113,7 @@ typedef struct ay_model_part {
     int n_functions;
     int n_links; /* packages that run one after another; 1: the part is one */
     bool upcast; /* values leave half's range: float32 throughout */
-} ay_model_part;
+};
 
 /** The name of a part's package: "Transformer", or "Transformer_2of5" for link 1 of a chain. In `a`; NULL: no memory. */
 char *ay_part_package(ay_arena *a, const ay_model_part *part, int link);
@@ -208,20 +217,28 @@ typedef struct ay_single_part {
 
 typedef struct ay_single {
     const ay_pipe_row *row;
+    const ay_pipe_row *also; /* another pipeline whose first component is in the file; or NULL */
     ay_source *source;
     ay_single_part parts[AY_MAX_PARTS];
     int n;
     const char *prefixes[AY_MAX_PARTS + 1]; /* of the parts that have one, NULL-terminated */
 } ay_single;
 
-/** Says what the file is. What the shapes of a component do not tell comes from its config.json in the folder `base` (may be
- *  NULL), if that is of the same widths. To be closed also after a failure. */
-alloy_status ay_single_open(ay_ctx *cx, const char *path, const char *base, ay_single *out);
+/** Says what the file is; where it could be several things, the one of type `type`, if there is one (may be NULL). What the
+ *  shapes of a component do not tell comes from its config.json in the folder `base` (may be NULL), if that is of the same
+ *  widths. To be closed also after a failure. */
+alloy_status ay_single_open(ay_ctx *cx, const char *path, const char *type, const char *base, ay_single *out);
 void ay_single_close(ay_single *s);
 /** The component of this folder, or NULL where the file has none. */
 const ay_single_part *ay_single_find(const ay_single *s, const char *folder);
+/** Says which components are in the file and which come from the folder `base`. */
+void ay_single_say(ay_ctx *cx, const ay_single *s, const char *path, const char *base);
+/** ALLOY_OK if the file is enough by itself, else a sentence that says what it lacks. */
+alloy_status ay_single_enough(ay_ctx *cx, const ay_single *s, const char *path);
 /** Changes a scheduler_config.json as the file's marker tensors say. */
 void ay_single_hints(const ay_single *s, json_t *scheduler);
+/** Sets what the denoiser predicts in the scheduler's settings; refused where the pipeline's models all predict the same. */
+alloy_status ay_prediction_type_set(ay_ctx *cx, const ay_pipe_row *row, const char *type, json_t *scheduler);
 /** The tensors of one component. */
 alloy_status ay_single_source(ay_ctx *cx, const ay_single *s, const ay_single_part *part, const char *path, const void *cfg, ay_source **out);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * A ControlNet's folder (config.json and its weights, no model_index.json) as a model folder of its own. It makes no
- * pictures: runs of its base model take it with --controlnet.
+ * A ControlNet, of a folder (config.json and its weights, no model_index.json) or one file, as a model folder of its own. It
+ * makes no pictures: runs of its base model take it with --controlnet.
  */
 #include "pipe/pipe.h"
 
@@ -34,6 +34,18 @@ static alloy_status run(ay_ctx *cx, ay_model *m, ay_request *r) {
                    m->dir, m->dir);
 }
 
+/* lllyasviel/ControlNet's own files hold the base model beside it; others hold it alone, with that prefix or without. */
+static const ay_file_part file_parts[] = {
+    {"", "ControlNetModel", "control_model.", false, NULL},
+    {"", "ControlNetModel", "", false, NULL},
+    {NULL, NULL, NULL, false, NULL},
+};
+static const ay_file_refusal file_refusals[] = {
+    {"difference", "its weights are differences to those of the model it was trained on; a ControlNet's own weights are needed"},
+    {"lora_controlnet", "it is a Control-LoRA, of factors that change its base model's weights; a whole ControlNet is needed"},
+    {NULL, NULL},
+};
+
 const ay_pipe_row ay_pipe_controlnet = {
     .class_name = "ControlNetModel",
     .type = "controlnet",
@@ -43,4 +55,6 @@ const ay_pipe_row ay_pipe_controlnet = {
     .defaults = defaults,
     .sizes = sizes,
     .run = run,
+    .file_parts = file_parts,
+    .file_refusals = file_refusals,
 };

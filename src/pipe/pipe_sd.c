@@ -11,6 +11,7 @@
 #include "pipe/prompt.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -75,6 +76,20 @@ static alloy_status read_text_facts(ay_ctx *cx, const ay_model *m, sd_facts *f) 
     return ALLOY_OK;
 }
 
+/* XL's UNet reads both encoders, its refiner's the second alone: what of a base folder does not go with a file. */
+static alloy_status check_encoders(ay_ctx *cx, const ay_model *m, const sd_facts *f) {
+    if (f->first && f->cross != f->dim[1]) {
+        if (m->dir) return missing(cx, m, "TextEncoder");
+        return ay_fail(cx, ALLOY_E_MISMATCH, "the UNet reads text of width %lld and text_encoder_2 gives %lld: text_encoder is missing, which a refiner's folder does not have",
+                       (long long)f->cross, (long long)f->dim[1]);
+    }
+    if (f->xl && !f->first && f->cross == f->dim[1]) {
+        return ay_fail(cx, ALLOY_E_MISMATCH, "the UNet is a refiner's, which reads text_encoder_2 alone (width %lld), but there is a text_encoder too; give --base the refiner's folder",
+                       (long long)f->cross);
+    }
+    return ALLOY_OK;
+}
+
 static alloy_status read_facts(ay_ctx *cx, const ay_model *m, sd_facts *f) {
     *f = (sd_facts){.xl = m->row->parts == parts_xl};
     const ay_model_part *vae = ay_model_find(m, "VAEDecoder"), *unet = ay_model_find(m, "UNet");
@@ -99,7 +114,7 @@ static alloy_status read_facts(ay_ctx *cx, const ay_model *m, sd_facts *f) {
                        "for inpainting (%lld) are known",
                        (long long)in_channels, (long long)f->channels, (long long)f->channels, (long long)(2 * f->channels + 1));
     }
-    if (f->first && f->cross != f->dim[1]) return missing(cx, m, "TextEncoder");
+    AY_TRY(check_encoders(cx, m, f));
     if (f->cross != f->dim[0] + f->dim[1]) {
         return ay_fail(cx, ALLOY_E_MISMATCH, "the UNet reads text of width %lld, the text encoders give %lld",
                        (long long)f->cross, (long long)(f->dim[0] + f->dim[1]));
@@ -397,6 +412,7 @@ static const ay_file_part file_parts[] = {
     {"unet", "UNet2DConditionModel", "model_ema.diffusion_model", true, NULL}, /* where there is nothing but the averages */
     {"text_encoder", "CLIPTextModel", "cond_stage_model.transformer.", false, NULL},
     {"text_encoder", "CLIPTextModel", "cond_stage_model.model.", false, NULL},
+    {"text_encoder", "CLIPTextModel", "conditioner.embedders.0.model.", false, NULL}, /* version 2 as generative-models writes it */
     {"vae", "AutoencoderKL", "first_stage_model.", false, "{\"scaling_factor\": 0.18215}"}, /* v1-inference.yaml, scale_factor */
     {"vae", "AutoencoderKL", "vae.", false, "{\"scaling_factor\": 0.18215}"},
     {NULL, NULL, NULL, false, NULL},
@@ -406,6 +422,7 @@ static const ay_file_part file_parts_xl[] = {
     {"unet", "UNet2DConditionModel", "", false, NULL},
     {"text_encoder", "CLIPTextModel", "conditioner.embedders.0.transformer.", false, NULL},
     {"text_encoder_2", "CLIPTextModelWithProjection", "conditioner.embedders.1.model.", false, NULL},
+    {"text_encoder_2", "CLIPTextModelWithProjection", "conditioner.embedders.0.model.", false, NULL}, /* the refiner's only one */
     {"vae", "AutoencoderKL", "first_stage_model.", false, "{\"scaling_factor\": 0.13025, \"force_upcast\": true}"}, /* sd_xl_base.yaml */
     {"vae", "AutoencoderKL", "vae.", false, "{\"scaling_factor\": 0.13025, \"force_upcast\": true}"},
     {NULL, NULL, NULL, false, NULL},
@@ -417,11 +434,42 @@ static const ay_file_hint file_hints[] = {
     {NULL, NULL, NULL},
 };
 
-static bool file_fits(const json_t *unet, const ay_names *tensors) { return !json_is_string(json_object_get(unet, "addition_embed_type")); }
+static const ay_file_refusal file_refusals_xl[] = {
+    {"edm_mean", "it is trained by EDM's schedule (Playground 2.5), which is not known here"}, /* comfy/supported_models.py, SDXL */
+    {NULL, NULL},
+};
 
-/* The refiner's only text encoder is the other models' second one. */
-static bool file_fits_xl(const json_t *unet, const ay_names *tensors) {
-    return json_is_string(json_object_get(unet, "addition_embed_type")) && !ay_names_find(tensors, "conditioner.embedders.0.model.positional_embedding");
+static bool file_fits(const json_t *unet) { return !json_is_string(json_object_get(unet, "addition_embed_type")); }
+static bool file_fits_xl(const json_t *unet) { return !file_fits(unet); }
+
+/* Version 2 was published for noise and for velocity under one configuration of the network (v2-inference.yaml,
+ * v2-inference-v.yaml: "parameterization"). ComfyUI tells them by how far the biases of one norm of the finest level spread
+ * (comfy/supported_models.py, SD20.model_type: more than 0.09 is velocity); as good as that is, it is worth a warning. */
+static void file_doubts(ay_ctx *cx, const ay_model *m, const ay_model_part *part, const ay_source *tensors, const char *file) {
+    const json_t *j = part->config, *channels = json_object_get(j, "block_out_channels");
+    int64_t n = json_integer_value(json_array_get(channels, 0)), layers = json_integer_value(json_object_get(j, "layers_per_block"));
+    if (strcmp(part->row->package, "Unet") != 0 || !json_is_true(json_object_get(j, "use_linear_projection")) || n < 1 || n > 65536) return;
+    if (json_integer_value(json_object_get(j, "in_channels")) != 4) return; /* those for inpainting predict noise */
+    char name[128];
+    snprintf(name, sizeof name, "up_blocks.%d.attentions.%d.transformer_blocks.0.norm1.bias", (int)json_array_size(channels) - 1, (int)layers);
+    ay_type type = ay_shape(AY_F32, 1, n);
+    ay_origin o;
+    float *v = malloc((size_t)n * sizeof *v);
+    if (v && ay_source_find(tensors, part->arch, name, &type, &o) && o.fits && !o.lora) {
+        double sum = 0, squares = 0;
+        ay_origin_read(&o, 0, n, v);
+        for (int64_t i = 0; i < n; i++) {
+            sum += v[i];
+            squares += (double)v[i] * v[i];
+        }
+        const char *looks = squares / (double)n - sum * sum / ((double)n * (double)n) > 0.09 * 0.09 ? "v_prediction" : "epsilon";
+        const char *said = json_string_value(json_object_get(m->scheduler, "prediction_type"));
+        if (strcmp(looks, said ? said : "epsilon") != 0) {
+            ay_log(cx, AY_LOG_WARN, "%s: its numbers look like those of a model for %s, but the scheduler's settings say %s; if pictures show noise, convert with --prediction-type %s",
+                   file, looks, said ? said : "epsilon", looks);
+        }
+    }
+    free(v);
 }
 
 const ay_pipe_row ay_pipe_sd = {
@@ -438,6 +486,7 @@ const ay_pipe_row ay_pipe_sd = {
     .file_parts = file_parts,
     .file_fits = file_fits,
     .file_hints = file_hints,
+    .file_doubts = file_doubts,
 };
 const ay_pipe_row ay_pipe_sdxl = {
     .class_name = "StableDiffusionXLPipeline",
@@ -450,7 +499,9 @@ const ay_pipe_row ay_pipe_sdxl = {
     .upcast = "force_upcast", /* as the reference does */
     .defaults = defaults,
     .sizes = sizes,
-    .run = run,    .file_parts = file_parts_xl,
+    .run = run,
+    .file_parts = file_parts_xl,
     .file_fits = file_fits_xl,
     .file_hints = file_hints,
+    .file_refusals = file_refusals_xl,
 };

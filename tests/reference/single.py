@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Checkpoints of one file: how the small checkpoints of tests/golden/{flux,sd} are written by the code these models were
+"""Checkpoints of one file: how the small checkpoints of tests/golden/{flux,sd,refiner,tasks} are written by the code these models were
 published with, as rules that tests/support/single_case.c applies.
 
     python tests/reference/single.py    # rewrites tests/golden/single/
 
-The names are those of the original code (CompVis/stable-diffusion, Stability-AI/generative-models, black-forest-labs/flux,
-mlfoundations/open_clip); each file so made is put through diffusers' own conversion (loaders/single_file_utils.py), which
+The names are those of the original code (CompVis/stable-diffusion, Stability-AI/generative-models, lllyasviel/ControlNet,
+black-forest-labs/flux, mlfoundations/open_clip); each file so made is put through diffusers' own conversion (loaders/single_file_utils.py), which
 must give back every tensor of the checkpoint folder, bit for bit.
 
 A line is: OP NAME FOLDER/NAME ... ; OP is "=" (as it is), "cat" (one after another along the first dimension), "swap" (halves
@@ -16,7 +16,10 @@ import os
 import re
 
 import torch
+from diffusers import ControlNetModel
 from diffusers.loaders import single_file_utils as sf
+
+import hashweights
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 GOLDEN = os.path.join(HERE, "..", "golden")
@@ -45,7 +48,8 @@ UNET = {"conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "ou
 
 
 def unet_rows(tensors, cfg, folder="unet"):
-    per = cfg["layers_per_block"] + 1
+    n = len(cfg["block_out_channels"])
+    per = [p + 1 for p in (cfg["layers_per_block"] if isinstance(cfg["layers_per_block"], list) else [cfg["layers_per_block"]] * n)]
     rows = []
     for name in tensors:
         module, end = name.rsplit(".", 1)
@@ -53,22 +57,23 @@ def unet_rows(tensors, cfg, folder="unet"):
         mid = re.match(r"mid_block\.(resnets|attentions)\.(\d+)\.(.*)", module)
         if m:
             way, i, kind, k, rest = m[1], int(m[2]), m[3], int(m[4]), m[5]
-            at = (1 if way == "down" else 0) + i * per
+            mine = per[i] if way == "down" else per[n - 1 - i]
+            at = 1 + sum(per[:i]) if way == "down" else sum(per[n - i:])
             row = "input_blocks" if way == "down" else "output_blocks"
             if kind == "resnets":
                 new = f"{row}.{at + k}.0.{RESNET[rest]}"
             elif kind == "attentions":
                 new = f"{row}.{at + k}.1.{rest}"
             elif kind == "downsamplers":
-                new = f"{row}.{at + per - 1}.0.op"
+                new = f"{row}.{at + mine - 1}.0.op"
             else:
                 attends = any(t.startswith(f"up_blocks.{i}.attentions.") for t in tensors)
-                new = f"{row}.{at + per - 1}.{2 if attends else 1}.conv"
+                new = f"{row}.{at + mine - 1}.{2 if attends else 1}.conv"
         elif mid:
             k = int(mid[2])
             new = f"middle_block.{2 * k}.{RESNET[mid[3]]}" if mid[1] == "resnets" else f"middle_block.1.{mid[3]}"
         else:
-            new = UNET[module]
+            new = UNET.get(module, module)
         rows.append(("=", f"{new}.{end}", [f"{folder}/{name}"]))
     return rows
 
@@ -232,7 +237,8 @@ class TextModel:
 
 def check(rows, folders, configs, open_clip):
     file = apply(rows, folders)
-    if "unet" in folders:
+    whole = "unet" in folders and not isinstance(configs["unet"]["layers_per_block"], list) and not configs["unet"]["time_cond_proj_dim"]
+    if whole:  # diffusers knows no models cut or distilled in this form
         same(sf.convert_ldm_unet_checkpoint(dict(file), configs["unet"]), folders["unet"], "unet")
     if "transformer" in folders and "norm_out.linear.weight" in folders["transformer"] and "pos_embed.proj.weight" in folders["transformer"]:
         alone = {k: v for k, v in file.items() if k.startswith("model.diffusion_model.")}
@@ -289,14 +295,66 @@ def sd(case, clip):
     write(case, rows)
 
 
-def sdxl():
-    folders, configs = load("sd/sdxl", ["unet", "vae", "text_encoder", "text_encoder_2"])
+def sdxl(case="sdxl"):
+    folders, configs = load(f"sd/{case}", ["unet", "vae", "text_encoder", "text_encoder_2"])
     rows = prefixed("model.diffusion_model.", unet_rows(folders["unet"], configs["unet"])) + prefixed("first_stage_model.", vae_rows(folders["vae"], configs["vae"]))
     rows += prefixed("conditioner.embedders.0.transformer.", hf_clip_rows(folders["text_encoder"], "text_encoder"))
     rows += prefixed("conditioner.embedders.1.model.", open_clip_rows(folders["text_encoder_2"], "text_encoder_2"))
     check(rows, folders, configs, {"text_encoder_2": "conditioner.embedders.1.model."})
     same(sf.convert_ldm_clip_checkpoint(apply(rows, folders)), folders["text_encoder"], "text_encoder")
-    write("sdxl", rows)
+    write(case, rows)
+
+
+def refiner():
+    folders, configs = load("refiner/refiner", ["unet", "vae", "text_encoder_2"])
+    rows = prefixed("model.diffusion_model.", unet_rows(folders["unet"], configs["unet"])) + prefixed("first_stage_model.", vae_rows(folders["vae"], configs["vae"]))
+    rows += prefixed("conditioner.embedders.0.model.", open_clip_rows(folders["text_encoder_2"], "text_encoder_2"))
+    check(rows, folders, configs, {"text_encoder_2": "conditioner.embedders.0.model."})
+    write("refiner", rows)
+
+
+def cldm_rows(tensors, cfg, folder):
+    """lllyasviel/ControlNet, cldm/cldm.py: ControlNet."""
+    steps = len(cfg["conditioning_embedding_out_channels"])
+    hints = {"conv_in": 0, "conv_out": 2 * (2 * steps - 1)} | {f"blocks.{i}": 2 * (i + 1) for i in range(2 * (steps - 1))}
+    rows = []
+    for name in tensors:
+        module, end = name.rsplit(".", 1)
+        down = re.match(r"controlnet_down_blocks\.(\d+)$", module)
+        if module.startswith("controlnet_cond_embedding."):
+            rows.append(("=", f"input_hint_block.{hints[module.split('.', 1)[1]]}.{end}", [f"{folder}/{name}"]))
+        elif down:
+            rows.append(("=", f"zero_convs.{down[1]}.0.{end}", [f"{folder}/{name}"]))
+        elif module == "controlnet_mid_block":
+            rows.append(("=", f"middle_block_out.0.{end}", [f"{folder}/{name}"]))
+        else:
+            rows += unet_rows({name: tensors[name]}, cfg, folder)
+    return rows
+
+
+# Control nets of the published rules of heads, groups and steps, whose configurations shapes tell.
+NETS = {"net15": dict(block_out_channels=(32, 64), down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), layers_per_block=1, cross_attention_dim=32),
+        "netxl": dict(block_out_channels=(32, 64, 64), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"), layers_per_block=1,
+                      cross_attention_dim=56, attention_head_dim=(1, 1, 1), transformer_layers_per_block=(1, 1, 2), use_linear_projection=True,
+                      addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=32 + 6 * 256),
+        "netbare": dict(block_out_channels=(32, 64), down_block_types=("DownBlock2D", "DownBlock2D"), layers_per_block=1, cross_attention_dim=2048,
+                        mid_block_type="UNetMidBlock2D", addition_embed_type="text_time", addition_time_embed_dim=256,
+                        projection_class_embeddings_input_dim=32 + 6 * 256)}
+
+
+def control(name, case, own):
+    if own:
+        m = ControlNetModel(**own)
+        folder = os.path.join(GOLDEN, case)
+        m.save_config(folder)
+        hashweights.write_manifest(os.path.join(folder, "manifest.txt"), m)
+    tensors, cfg = folder_tensors(case, "."), config(case, ".")
+    rows = cldm_rows(tensors, cfg, name)
+    if own:  # diffusers knows four steps, and leaves out what a net of XL has beside
+        want = {k: v for k, v in tensors.items() if not k.startswith("add_embedding.")}
+        for prefix in ["", "control_model."]:
+            same(sf.convert_controlnet_checkpoint(apply(prefixed(prefix, rows), {name: tensors}), cfg), want, name)
+    write("control_" + name, prefixed("control_model.", rows))
 
 
 def flux(case):
@@ -322,11 +380,19 @@ def sd3(case):
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    for case, clip in [("sd15", "hf"), ("sd2", "open")]:
+    for case, clip in [("sd15", "hf"), ("sd2", "open"), ("lcm", "hf")]:
         print(case)
         sd(case, clip)
-    print("sdxl")
-    sdxl()
+    for case in ["sdxl", "cut"]:
+        print(case)
+        sdxl(case)
+    print("refiner")
+    refiner()
+    for case in ["sd15", "sdxl"]:
+        control(f"net-{case}", f"tasks/controlnet-{case}", None)
+    for name, own in NETS.items():
+        print(name)
+        control(name, f"single/{name}", own)
     for case in "ab":
         print("flux", case)
         flux(case)
