@@ -210,6 +210,8 @@ static json_t *derive_hf(const ay_names *n, const char *before, const char *clas
                      .layers = ay_names_count(n, layers, ".self_attn.q_proj.weight"),
                      .act = dim(ay_names_find(n, "%sembeddings.token_embedding.weight", before), 1) > 768 ? "gelu" : "quick_gelu"};
     bool projected = strcmp(class_name, "CLIPTextModelWithProjection") == 0;
+    int64_t told = json_integer_value(json_object_get(base, "num_hidden_layers")); /* fewer: the rest is for the check to find unused */
+    if (!projected && told > 0 && told < s.layers) s.layers = told;
     return config_of(&s, class_name, s.projection || !projected ? dim(s.projection, 0) : dim(s.tokens, 1), base);
 }
 
@@ -248,9 +250,21 @@ static const ay_naming namings[] = {
     {.name = "transformers", .keys = bare_keys, .derive = derive_bare, .same = same},
     {.name = NULL},
 };
+/* leejet/stable-diffusion.cpp, model.cpp, convert_open_clip_to_hf_clip: transformers' names, but for the projection, whose numbers
+ * stay OpenCLIP's. */
+static const ay_alias cpp_aliases[] = {{"text_projection.weight", "text_model.text_projection", AY_TAKE_TRANSPOSED, 0}, {NULL, NULL, AY_TAKE_ALL, 0}};
+static const char *const cpp_keys[] = {"text_model.embeddings.token_embedding.weight", "text_model.encoder.layers.0.self_attn.q_proj.weight",
+                                       "text_model.text_projection", NULL};
+static const char *const cpp_ignore[] = {"*position_ids", "*logit_scale", NULL};
+static json_t *derive_cpp(const ay_names *n, const json_t *base) {
+    json_t *j = derive_own_projected(n, base);
+    if (j) json_object_set_new(j, "projection_dim", json_integer(dim(ay_names_find(n, "text_model.text_projection"), 1)));
+    return j;
+}
 /* Stable Diffusion 3's files hold CLIP-L without its projection, which is the identity there (Stability-AI/sd3-ref,
  * other_impls.py, SDClipModel). */
 static const ay_naming namings_projected[] = {
+    {.name = "stable-diffusion.cpp", .keys = cpp_keys, .aliases = cpp_aliases, .ignore = cpp_ignore, .derive = derive_cpp, .same = same},
     {.name = "transformers", .keys = own_keys, .derive = derive_own_projected, .same = same, .identity = "text_projection.weight"},
     {.name = "OpenCLIP", .keys = open_keys, .aliases = open_aliases, .ignore = open_ignore_projected, .derive = derive_open_projected, .same = same},
     {.name = "transformers", .keys = bare_keys, .derive = derive_bare_projected, .same = same},

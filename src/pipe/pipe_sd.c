@@ -421,7 +421,9 @@ static const ay_file_part file_parts_xl[] = {
     {"unet", "UNet2DConditionModel", "model.diffusion_model.", false, NULL},
     {"unet", "UNet2DConditionModel", "", false, NULL},
     {"text_encoder", "CLIPTextModel", "conditioner.embedders.0.transformer.", false, NULL},
+    {"text_encoder", "CLIPTextModel", "cond_stage_model.transformer.", false, NULL}, /* and _2: stable-diffusion.cpp's files */
     {"text_encoder_2", "CLIPTextModelWithProjection", "conditioner.embedders.1.model.", false, NULL},
+    {"text_encoder_2", "CLIPTextModelWithProjection", "cond_stage_model.1.transformer.", false, NULL},
     {"text_encoder_2", "CLIPTextModelWithProjection", "conditioner.embedders.0.model.", false, NULL}, /* the refiner's only one */
     {"vae", "AutoencoderKL", "first_stage_model.", false, "{\"scaling_factor\": 0.13025, \"force_upcast\": true}"}, /* sd_xl_base.yaml */
     {"vae", "AutoencoderKL", "vae.", false, "{\"scaling_factor\": 0.13025, \"force_upcast\": true}"},

@@ -286,6 +286,14 @@ static const ay_file_part file_parts[] = {
     {NULL, NULL, NULL, false, NULL},
 };
 
+/* stable-diffusion.cpp, before it kept names, had one for matrices of either way round, which are square here. */
+#define WHICH_WAY "stable-diffusion.cpp's name, which does not say which way round the projection lies; give the denoiser alone, and the encoders in --base"
+static const ay_file_refusal file_refusals[] = {
+    {"text_encoders.clip_l.transformer.text_model.text_projection", WHICH_WAY},
+    {"text_encoders.clip_g.transformer.text_model.text_projection", WHICH_WAY},
+    {NULL, NULL},
+};
+
 const ay_pipe_row ay_pipe_sd3 = {
     .class_name = "StableDiffusion3Pipeline",
     .also = also,
@@ -298,4 +306,5 @@ const ay_pipe_row ay_pipe_sd3 = {
     .sizes = sizes,
     .run = run,
     .file_parts = file_parts,
+    .file_refusals = file_refusals,
 };

@@ -6,6 +6,7 @@
 
 #include "base/half.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static void put(ay_buf *b, uint64_t v, int bytes) {
@@ -27,22 +28,41 @@ static size_t bytes_of(const ay_tensor *x, ay_block block) {
     return block ? (size_t)(n / ay_block_elements(block) * ay_block_bytes(block)) : ay_dtype_bytes(x->type.dtype, n);
 }
 
+/* Rows that are no whole blocks are written as rows of 256, with the true shape among the settings. */
+static bool reshaped(const ay_tensor *x, ay_block block) { return block && x->type.dim[x->type.rank - 1] % ay_block_elements(block); }
+
+static void put_shape(ay_buf *b, const ay_tensor *x) {
+    char key[300];
+    snprintf(key, sizeof key, "comfy.gguf.orig_shape.%s", x->name);
+    put_text(b, key);
+    put(b, 9, 4);
+    put(b, 5, 4);
+    put(b, (uint64_t)x->type.rank, 8);
+    for (int d = 0; d < x->type.rank; d++) put(b, (uint64_t)x->type.dim[d], 4);
+}
+
 void ay_gguf_write(ay_test *t, const char *path, const ay_tensor *x, const ay_block *blocks, int n) {
     ay_buf b = {0};
-    uint64_t at = 0;
+    uint64_t at = 0, settings = 1;
+    for (int i = 0; blocks && i < n; i++) settings += reshaped(&x[i], blocks[i]);
     put(&b, 0x46554747, 4);
     put(&b, 3, 4);
     put(&b, (uint64_t)n, 8);
-    put(&b, 1, 8);
+    put(&b, settings, 8);
     put_text(&b, "general.architecture");
     put(&b, 8, 4);
     put_text(&b, "test");
+    for (int i = 0; blocks && i < n; i++) {
+        if (reshaped(&x[i], blocks[i])) put_shape(&b, &x[i]);
+    }
     for (int i = 0; i < n; i++) {
         ay_block block = blocks ? blocks[i] : AY_BLOCK_NONE;
+        ay_type type = x[i].type;
+        if (reshaped(&x[i], block)) type = (ay_type){type.dtype, 2, {ay_type_count(&type) / 256, 256}};
         put_text(&b, x[i].name);
-        put(&b, (uint64_t)x[i].type.rank, 4);
-        for (int d = x[i].type.rank - 1; d >= 0; d--) put(&b, (uint64_t)x[i].type.dim[d], 8);
-        put(&b, type_of(x[i].type.dtype, block), 4);
+        put(&b, (uint64_t)type.rank, 4);
+        for (int d = type.rank - 1; d >= 0; d--) put(&b, (uint64_t)type.dim[d], 8);
+        put(&b, type_of(type.dtype, block), 4);
         put(&b, at, 8);
         at += (bytes_of(&x[i], block) + 31) / 32 * 32;
     }
