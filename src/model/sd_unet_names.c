@@ -194,7 +194,7 @@ static bool uniform(const int64_t *v, int64_t n) {
 /* One number where all are the same. */
 static json_t *shortest(const int64_t *v, int64_t n) { return uniform(v, n) ? json_integer(v[0]) : numbers(v, n); }
 
-/* `depth` [levels][..], in the order of `down` blocks or turned round. */
+/* Block types, in the order of the way down or of the way up, which begins with the last level. */
 static json_t *types(const ay_unet_shapes *s, bool down, const char *yes, const char *no) {
     json_t *a = json_array();
     for (int i = 0; i < s->levels; i++) json_array_append_new(a, json_string((down ? s->down[i] : s->up[s->levels - 1 - i])[0] ? yes : no));
