@@ -450,7 +450,7 @@ static bool file_fits_xl(const json_t *unet) { return !file_fits(unet); }
 static void file_doubts(ay_ctx *cx, const ay_model *m, const ay_model_part *part, const ay_source *tensors, const char *file) {
     const json_t *j = part->config, *channels = json_object_get(j, "block_out_channels");
     int64_t n = json_integer_value(json_array_get(channels, 0)), layers = json_integer_value(json_object_get(j, "layers_per_block"));
-    if (strcmp(part->row->package, "Unet") != 0 || !json_is_true(json_object_get(j, "use_linear_projection")) || n < 1 || n > 65536) return;
+    if (strcmp(part->row->folder, "unet") != 0 || !json_is_true(json_object_get(j, "use_linear_projection")) || n < 1 || n > 65536) return;
     if (json_integer_value(json_object_get(j, "in_channels")) != 4) return; /* those for inpainting predict noise */
     char name[128];
     snprintf(name, sizeof name, "up_blocks.%d.attentions.%d.transformer_blocks.0.norm1.bias", (int)json_array_size(channels) - 1, (int)layers);
