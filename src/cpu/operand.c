@@ -150,6 +150,50 @@ static alloy_status param_view(ay_plan *pl, ay_val v, ay_view *out) {
     return ALLOY_OK;
 }
 
+/* The view that `v` is of a parameter, through nothing but views, as if all of that lay in a buffer; false where it is none. */
+static bool seen_of_param(const ay_plan *pl, ay_val v, const ay_node **param, ay_view *out) {
+    const ay_node *way[8], *n = ay_plan_node(pl, v);
+    int steps = 0;
+    for (; n->op != AY_OP_PARAM; n = ay_plan_node(pl, n->in[0])) {
+        if (steps == (int)(sizeof way / sizeof *way) || !ay_plan_is_view(pl, n)) return false;
+        way[steps++] = n;
+    }
+    *param = n;
+    *out = (ay_view){.buf = -1, .kind = ay_kind_of(n->type.dtype), .rank = n->type.rank};
+    memcpy(out->dim, n->type.dim, sizeof out->dim);
+    ay_view_set_dense(out);
+    while (steps > 0) {
+        ay_view x = *out;
+        if (!ay_view_through(way[--steps], &x, out)) return false;
+    }
+    return true;
+}
+
+alloy_status ay_plan_part(ay_plan *pl, ay_val v, ay_view *out, bool *done) {
+    const ay_node *n;
+    ay_view x, part;
+    *done = false;
+    if (!seen_of_param(pl, v, &n, &x)) return ALLOY_OK;
+    ay_weight w = *n->weight;
+    int64_t span = 1, total = ay_type_count(&n->type);
+    bool whole = w.store != AY_STORE_PLAIN || ay_dtype_bits(w.data_dtype) < 8 || ay_kind_is_native(x.kind, w.data_dtype, w.data) ||
+                 (size_t)total * ay_kind_size(x.kind) <= KEEP_BYTES;
+    for (int i = 0; i < x.rank && !whole; i++) {
+        whole = x.stride[i] < 0;
+        span += (x.dim[i] - 1) * x.stride[i];
+    }
+    if (whole || ay_view_count(&x) == 0 || span > total / 2) return ALLOY_OK;
+    w.data = (const char *)w.data + (size_t)x.off * ay_dtype_bits(w.data_dtype) / 8;
+    w.rank = 1;
+    w.dim[0] = span;
+    AY_TRY(ay_plan_new(pl, x.kind, 1, &span, &part));
+    x.buf = part.buf;
+    x.off = part.off;
+    *out = x;
+    *done = true;
+    return ay_add_weight_step(pl, &w, &part);
+}
+
 static alloy_status const_view(ay_plan *pl, ay_val v, ay_view *out) {
     const ay_node *n = ay_plan_node(pl, v);
     ay_kind kind = ay_kind_of(n->type.dtype);

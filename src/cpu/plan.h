@@ -306,6 +306,9 @@ alloy_status ay_add_input_step(ay_plan *pl, int port, const ay_view *v); /* run.
 alloy_status ay_add_output_step(ay_plan *pl, int port, const ay_view *v);
 alloy_status ay_add_copy_step(ay_plan *pl, const ay_view *from, const ay_view *to);      /* step_view.c */
 alloy_status ay_add_weight_step(ay_plan *pl, const ay_weight *w, const ay_view *to);     /* operand.c */
+/** A view that is a small part of a large table of weights (positions around the middle): a step that reads no more than the
+ *  span of it. *done is false where it is none. */
+alloy_status ay_plan_part(ay_plan *pl, ay_val v, ay_view *out, bool *done);
 alloy_status ay_add_round_step(ay_plan *pl, const ay_view *v);                           /* step_elt.c */
 
 #endif

@@ -167,7 +167,7 @@ static int *border_worth(const ay_graph *g, ay_arena *a, const ay_chain *s) {
 }
 
 static alloy_status too_large(const ay_graph *g, const ay_node *n, uint64_t limit) {
-    return ay_fail(g->cx, ALLOY_E_USAGE, "\"%s\" and what goes with it take more than the %.1f MB that a package may have; raise --max-package-size",
+    return ay_fail(g->cx, ALLOY_E_USAGE, "\"%s\" and what goes with it take more than the %.6g MB that a package may have; raise --max-package-size",
                    scope_of(n), (double)limit / 1e6);
 }
 

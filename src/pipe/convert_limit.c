@@ -136,7 +136,7 @@ alloy_status ay_quant_fit(ay_part_quant *const *q, const ay_source *const *from,
     if (st == ALLOY_OK && (uint64_t)least > limit) {
         st = ay_fail(
             cx, ALLOY_E_USAGE,
-            "--size-limit leaves %.1f MB for the weights, and with the fewest bits they are %.1f MB; raise it, or convert "
+            "--size-limit leaves %.6g MB for the weights, and with the fewest bits they are %.6g MB; raise it, or convert "
             "fewer --components",
             (double)limit / 1e6, (double)least / 1e6);
     }

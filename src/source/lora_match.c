@@ -107,7 +107,7 @@ static alloy_status another_model(ay_ctx *cx, const lora_file *f, const lora_mod
 }
 
 /* An adapter of the plain model on its variant for inpainting, or the other way: all of it fits but the layer that reads the
- * sample, which ComfyUI leaves out with a word (comfy/lora.py). */
+ * sample, which ComfyUI leaves out with a word (comfy/weight_adapter/lora.py: calculate_weight). */
 static bool reads_sample(const match *x) { return x->arch->first_layer && strcmp(x->param->name, x->arch->first_layer) == 0; }
 
 static alloy_status add_patch(ay_ctx *cx, const lora_file *f, lora_module *m, bool bias, const ay_recipe *r, const match *x) {

@@ -88,6 +88,28 @@ static void test_tangle(void **state) { check(graph_tangle, "tangle", 60, 1e-4);
 static void test_epilogues(void **state) { check(graph_epilogues, "epilogues", 60, 1e-5); }
 static void test_integers(void **state) { check(graph_integers, "integers", 60, 0); }
 
+static void test_tables(void **state) { check(graph_tables, "tables", 20, 0); }
+
+/* A crop of a table of positions costs what the crop's span takes, not what the table does. */
+static void test_part_of_table(void **state) {
+    enum { M = 96, D = 64, ROWS = 4 };
+    ay_graph *g = ay_graph_new(cxs[0]);
+    ay_program *p = NULL;
+    ay_val table = ay_reshape(g, ay_param(g, "table", ay_shape(AY_F16, 2, M * M, D)), 3, M, M, D);
+    ay_val crop = ay_slice(g, ay_slice(g, ay_cast(g, table, AY_F32), 0, 40, 40 + ROWS), 1, 10, 90);
+    ay_set_output(g, "y", ay_mul(g, ay_reshape(g, crop, 2, ROWS * 80, D), ay_input(g, "x", ay_shape(AY_F32, 1, 1))));
+    uint16_t *data = calloc((size_t)M * M * D, sizeof *data);
+    assert_non_null(data);
+    for (int k = 0; k < g->n_nodes; k++)
+        if (g->nodes[k].op == AY_OP_PARAM) *g->nodes[k].weight = ay_weight_plain(&g->nodes[k].type, data);
+    assert_ok(cxs[0], ay_graph_status(g));
+    assert_ok(cxs[0], ay_cpu_compile(cxs[0], g, NULL, &p));
+    assert_true(ay_program_peak(p) < (size_t)M * M * D * 4 / 4); /* twice the span, and the result */
+    ay_program_free(&p);
+    ay_graph_free(g);
+    free(data);
+}
+
 static bool keeps_nothing(const ay_lower_rule *rule, const ay_graph *g, const ay_node *n) { return false; }
 
 static int steps_of(const graph_case *c) {
@@ -140,6 +162,7 @@ static void test_half(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_joint), cmocka_unit_test(test_encoder),
                                        cmocka_unit_test(test_decoder), cmocka_unit_test(test_tangle),
-                                       cmocka_unit_test(test_epilogues), cmocka_unit_test(test_integers), cmocka_unit_test(test_lowered), cmocka_unit_test(test_half)};
+                                       cmocka_unit_test(test_epilogues), cmocka_unit_test(test_tables),
+                                       cmocka_unit_test(test_part_of_table), cmocka_unit_test(test_integers), cmocka_unit_test(test_lowered), cmocka_unit_test(test_half)};
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

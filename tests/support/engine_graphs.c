@@ -460,6 +460,23 @@ ay_graph *graph_integers(ay_ctx *cx, uint64_t *seed, ay_dtype t) {
     return g;
 }
 
+/* Parts of tables too large to be kept as floats: of which no more is read than the span that is used. */
+ay_graph *graph_tables(ay_ctx *cx, uint64_t *seed, ay_dtype t) {
+    ay_graph *g = ay_graph_new(cx);
+    int64_t m = 40 + pick(seed, 9), d = 4 * (10 + pick(seed, 8));
+    ay_val table = ay_cast(g, ay_param(g, "table", ay_shape(AY_F16, 3, (int64_t)1, m * m, d)), t);
+    for (int i = 0; i < 3; i++) {
+        int64_t rows = 1 + pick(seed, 20), columns = 1 + pick(seed, 20), top = pick(seed, (int)(m - rows)), left = pick(seed, (int)(m - columns));
+        ay_val v = ay_slice(g, ay_reshape(g, table, 3, m, m, d), 0, top, top + rows);
+        if (pick(seed, 2)) v = random_permute(g, seed, v);
+        else v = ay_slice(g, v, 1, left, left + columns);
+        for (int k = pick(seed, 3); k > 0; k--) v = random_slice(g, seed, v);
+        if (pick(seed, 2)) v = random_reshape(g, seed, v);
+        ay_set_output(g, (const char *const[]){"a", "b", "c"}[i], ay_mul(g, v, ay_input(g, (const char *const[]){"x", "y", "z"}[i], ay_shape(t, 1, (int64_t)1))));
+    }
+    return g;
+}
+
 /* ---- cases ------------------------------------------------------------------------------------------------------- */
 
 static void bind(graph_case *c, uint64_t *seed) {

@@ -24,6 +24,7 @@ ay_graph *graph_decoder(ay_ctx *cx, uint64_t *seed, ay_dtype t);        /* convo
 ay_graph *graph_tangle(ay_ctx *cx, uint64_t *seed, ay_dtype t);         /* anything on anything */
 
 ay_graph *graph_epilogues(ay_ctx *cx, uint64_t *seed, ay_dtype t);      /* what may follow a product or norm, and what may not */
+ay_graph *graph_tables(ay_ctx *cx, uint64_t *seed, ay_dtype t);         /* small parts of large tables */
 ay_graph *graph_integers(ay_ctx *cx, uint64_t *seed, ay_dtype t);       /* integers, truth values and their ways to floats */
 
 /** Binds weights, makes inputs, evaluates the reference (rounding float16 values where `half`). */
