@@ -77,7 +77,10 @@ says 2 run m --prompt p --clip-skip 1
 says 2 run m --prompt p --controlnet m --control-image folder.png
 says 1 run m --prompt p --memory-limit 1MB
 limit=$("$alloy" run m --prompt p --memory-limit 1MB 2>&1 | sed -n 's/.*most is needed by [A-Za-z0-9]*, .*; give \([0-9]*\) MB.*/\1/p')
-"$alloy" run m --prompt p --steps 1 --memory-limit "${limit:-none}MB" --output "$dir/.limit.png" -q >/dev/null || wrong "a limit that was said to do does not: ${limit:-none}"
+[ -n "$limit" ] || wrong "no limit is said that would do"
+if ! grep -q __asan_init "$alloy"; then # the sanitizer keeps what was freed, so the process grows by more than was foreseen
+    "$alloy" run m --prompt p --steps 1 --memory-limit "${limit}MB" --output "$dir/.limit.png" -q >/dev/null || wrong "a limit that was said to do does not: $limit"
+fi
 mkdir q.partial; says 1 info q.partial; rmdir q.partial
 says 1 run m --prompt p --output nowhere/p.png
 says 1 run m --prompt p --output folder.png
