@@ -81,15 +81,15 @@ bool ay_view_through(const ay_node *n, const ay_view *x, ay_view *out) {
 
 alloy_status ay_view_of_node(ay_plan *pl, ay_val v, ay_view *out) {
     const ay_node *n = ay_plan_node(pl, v);
-    ay_view x, scattered;
+    ay_view x;
     bool part = false;
     if (n->op == AY_OP_SLICE) AY_TRY(ay_plan_part(pl, v, out, &part));
     if (part) return ALLOY_OK;
     AY_TRY(ay_plan_view(pl, n->in[0], &x));
     if (!ay_view_through(n, &x, out)) { /* a reshape across a permuted layout */
-        scattered = x;
+        ay_view scattered = x;
         if (pl->val[n->in[0]].ready) AY_TRY(ay_plan_dense(pl, n->in[0], &x)); /* which later users find */
-        else AY_TRY(ay_plan_copy(pl, &scattered, &x));
+        else AY_TRY(ay_plan_copy(pl, &scattered, &x)); /* seen again, a part of a table would be read again */
         if (!ay_view_through(n, &x, out)) return ay_plan_fail(pl, "reshape: the element counts differ");
     }
     for (int i = 0; i < out->rank; i++) {
