@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * The thread pool: workers sleep on a condition variable between jobs; tiles are taken from an atomic counter.
+ * The thread pool: tiles are taken from an atomic counter. Between jobs workers watch the job's number for some microseconds,
+ * since the operations of a step follow each other at once and waking a sleeping thread takes some 40; then they sleep on a
+ * condition variable. The caller waits for the last worker in the same way.
  */
 #include "base/pool.h"
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 #if defined(__linux__)
 #include <sched.h>
@@ -16,9 +19,11 @@ struct ay_pool {
     pthread_t *threads;
     pthread_mutex_t lock;
     pthread_cond_t work, done;
-    uint64_t job; /* counts jobs; workers wait for it to change */
-    int busy;     /* workers still inside the current job */
-    bool quit;
+    _Atomic uint64_t job; /* counts jobs; workers wait for it to change */
+    atomic_int busy;      /* workers still inside the current job */
+    atomic_bool waiting;  /* the caller sleeps until they are out of it */
+    bool spins;           /* every thread has a core to watch from */
+    bool quit;            /* set before the last change of the job */
     ay_tile_fn fn;
     void *arg;
     int64_t tiles;
@@ -40,23 +45,69 @@ static void run_tiles(ay_pool *p, int thread) {
     }
 }
 
+static void pause_core(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb"); /* yield is a no-op on most cores */
+#endif
+}
+
+static int64_t nanoseconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Long enough for what one thread does alone between two operations, short enough to leave the core to others. */
+#define WATCH_NS 100000
+#define PAUSES_A_LOOK 16
+
+static bool job_changed(ay_pool *p, uint64_t seen) { return atomic_load_explicit(&p->job, memory_order_acquire) != seen; }
+static bool all_done(ay_pool *p, uint64_t unused) {
+    (void)unused;
+    return atomic_load_explicit(&p->busy, memory_order_acquire) == 0;
+}
+
+/* Watches until the condition holds or the time is over; says whether it holds. */
+static bool watch(ay_pool *p, bool (*holds)(ay_pool *, uint64_t), uint64_t seen) {
+    if (!p->spins) return holds(p, seen);
+    int64_t end = nanoseconds() + WATCH_NS;
+    do {
+        for (int i = 0; i < PAUSES_A_LOOK; i++) {
+            if (holds(p, seen)) return true;
+            pause_core();
+        }
+    } while (nanoseconds() < end);
+    return false;
+}
+
 static void *worker(void *arg) {
     worker_arg w = *(worker_arg *)arg;
     free(arg);
     ay_pool *p = w.pool;
-    uint64_t seen = 0;
-    pthread_mutex_lock(&p->lock);
-    for (;;) {
-        while (p->job == seen && !p->quit) pthread_cond_wait(&p->work, &p->lock);
-        if (p->quit) break;
-        seen = p->job;
-        pthread_mutex_unlock(&p->lock);
+    for (uint64_t seen = 0;; seen++) {
+        if (!watch(p, job_changed, seen)) {
+            pthread_mutex_lock(&p->lock);
+            while (!job_changed(p, seen)) pthread_cond_wait(&p->work, &p->lock);
+            pthread_mutex_unlock(&p->lock);
+        }
+        if (p->quit) return NULL;
         run_tiles(p, w.thread);
-        pthread_mutex_lock(&p->lock);
-        if (--p->busy == 0) pthread_cond_signal(&p->done);
+        /* Either the caller sees zero before it sleeps, or this sees that it sleeps: both are sequentially consistent. */
+        if (atomic_fetch_sub(&p->busy, 1) == 1 && atomic_load(&p->waiting)) {
+            pthread_mutex_lock(&p->lock);
+            pthread_cond_signal(&p->done);
+            pthread_mutex_unlock(&p->lock);
+        }
     }
+}
+
+static void next_job(ay_pool *p) {
+    pthread_mutex_lock(&p->lock);
+    atomic_fetch_add_explicit(&p->job, 1, memory_order_release);
+    pthread_cond_broadcast(&p->work);
     pthread_mutex_unlock(&p->lock);
-    return NULL;
 }
 
 static int cores(void) {
@@ -88,6 +139,7 @@ ay_pool *ay_pool_new(int threads) {
     pthread_cond_init(&p->work, NULL);
     pthread_cond_init(&p->done, NULL);
     p->n = 1;
+    p->spins = threads <= cores();
     for (int i = 1; i < threads; i++) {
         worker_arg *w = malloc(sizeof *w);
         if (!w) break;
@@ -103,10 +155,8 @@ ay_pool *ay_pool_new(int threads) {
 
 void ay_pool_free(ay_pool *p) {
     if (!p) return;
-    pthread_mutex_lock(&p->lock);
     p->quit = true;
-    pthread_cond_broadcast(&p->work);
-    pthread_mutex_unlock(&p->lock);
+    next_job(p);
     for (int i = 1; i < p->n; i++) pthread_join(p->threads[i], NULL);
     pthread_cond_destroy(&p->work);
     pthread_cond_destroy(&p->done);
@@ -128,13 +178,13 @@ void ay_parallel(ay_pool *p, int64_t tiles, ay_tile_fn fn, void *arg, atomic_int
         run_tiles(p, 0);
         return;
     }
-    pthread_mutex_lock(&p->lock);
-    p->busy = p->n - 1;
-    p->job++;
-    pthread_cond_broadcast(&p->work);
-    pthread_mutex_unlock(&p->lock);
+    atomic_store_explicit(&p->busy, p->n - 1, memory_order_relaxed);
+    next_job(p);
     run_tiles(p, 0);
+    if (watch(p, all_done, 0)) return;
     pthread_mutex_lock(&p->lock);
-    while (p->busy > 0) pthread_cond_wait(&p->done, &p->lock);
+    atomic_store(&p->waiting, true);
+    while (atomic_load(&p->busy) > 0) pthread_cond_wait(&p->done, &p->lock);
+    atomic_store(&p->waiting, false);
     pthread_mutex_unlock(&p->lock);
 }

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void test_arena(void **state) {
     ay_arena *a = ay_arena_new();
@@ -83,6 +84,26 @@ static void count_tile(void *arg, int64_t tile, int thread) {
     atomic_fetch_add(&c->hits[tile], 1);
     if (thread < 0 || thread >= c->threads) atomic_store(&c->bad, 1);
     if (c->stop_at == tile) atomic_store(&c->stop, 1);
+}
+
+static void slow_tile(void *arg, int64_t tile, int thread) {
+    if (tile == 1) usleep(1000);
+    count_tile(arg, tile, thread);
+}
+
+/* Both ways of waiting, for the workers and for the caller: a job at once, and one after they have gone to sleep. */
+static void test_pool_sleeps(void **state) {
+    for (int threads = 2; threads <= 3; threads++) {
+        ay_pool *p = ay_pool_new(threads);
+        count_arg c = {.threads = threads, .stop_at = -1};
+        for (int round = 1; round <= 20; round++) {
+            if (round % 2) usleep(1000);
+            ay_parallel(p, 4, round % 3 ? count_tile : slow_tile, &c, &c.stop);
+            for (int i = 0; i < 4; i++) assert_int_equal(c.hits[i], round);
+        }
+        assert_int_equal(c.bad, 0);
+        ay_pool_free(p);
+    }
 }
 
 static void test_pool(void **state) {
