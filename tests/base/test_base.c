@@ -197,6 +197,7 @@ static void test_types(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {AY_TEST(test_arena), AY_TEST(test_buf),     AY_TEST(test_errors), AY_TEST(test_pool),
-                                       AY_TEST(test_isa),   AY_TEST(test_isa_cap), AY_TEST(test_types)};
+                                       AY_TEST(test_pool_sleeps),
+                                       AY_TEST(test_isa), AY_TEST(test_isa_cap), AY_TEST(test_types)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
