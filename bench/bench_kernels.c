@@ -310,34 +310,47 @@ static void bench_i8(bench *b, bool quick) {
 
 static void attn_run(bench *b, void *arg) { ay_attn_run(&b->ex, arg); }
 
-static void attn_row(bench *b, int64_t l, int64_t heads, int64_t d) {
-    int64_t n = l * heads * d;
+typedef struct attn_shape {
+    int64_t lq, lk, heads, d;
+    bool bias; /* a number for each query and key of each head, as T5 adds them */
+} attn_shape;
+
+static void attn_row(bench *b, attn_shape s) {
+    int64_t wide = s.heads * s.d, nq = s.lq * wide, nk = s.lk * wide;
     ay_attn a = {.batch = 1,
-                 .heads = heads,
-                 .lq = l,
-                 .lk = l,
-                 .d = d,
-                 .dv = d,
+                 .heads = s.heads,
+                 .lq = s.lq,
+                 .lk = s.lk,
+                 .d = s.d,
+                 .dv = s.d,
                  .q = b->room,
-                 .k = b->room + n,
-                 .v = b->room + 2 * n,
-                 .o = b->room + 3 * n,
+                 .k = b->room + nq,
+                 .v = b->room + nq + nk,
+                 .o = b->room + nq + 2 * nk,
                  .scale = 0.1f};
     int64_t *strides[] = {a.qs, a.ks, a.vs, a.os};
-    for (int i = 0; i < 4; i++) strides[i][0] = n, strides[i][1] = d, strides[i][2] = heads * d;
+    for (int i = 0; i < 4; i++) strides[i][0] = i == 1 || i == 2 ? nk : nq, strides[i][1] = s.d, strides[i][2] = wide;
+    if (s.bias) {
+        a.mask = a.o + nq;
+        a.ms[1] = s.lq * s.lk, a.ms[2] = 1, a.ms[3] = s.lq;
+    }
     need_scratch(b, ay_attn_scratch(b->ex.isa, b->threads, &a));
-    share(b, attn_run, &a, 4e-9 * (double)l * (double)l * (double)heads * (double)d);
-    printf("  %lld tokens x %lld heads x %lld\n", (long long)l, (long long)heads, (long long)d);
+    share(b, attn_run, &a, 4e-9 * (double)s.lq * (double)s.lk * (double)wide);
+    printf("  %lld x %lld tokens x %lld heads x %lld%s\n", (long long)s.lq, (long long)s.lk, (long long)s.heads, (long long)s.d,
+           s.bias ? ", bias" : "");
     fflush(stdout);
 }
 
 static void bench_attn(bench *b, bool quick) {
-    printf("attention\n");
-    attn_row(b, 1536, 24, 128);
-    attn_row(b, 4096, 8, 40);
-    attn_row(b, 77, 12, 64);
-    attn_row(b, 4096, 1, 512);
-    if (!quick) attn_row(b, 4608, 24, 128);
+    static const attn_shape shapes_of_models[] = {
+        {4096, 4096, 8, 40, false},   {1024, 1024, 8, 80, false}, {256, 256, 8, 160, false}, /* SD 1.5, */
+        {4096, 77, 8, 40, false},     {1024, 77, 8, 80, false},   {256, 77, 8, 160, false},  /* to the text, */
+        {77, 77, 12, 64, false},      {4096, 4096, 1, 512, false},                           /* its text, its pictures */
+        {256, 256, 64, 64, true},     {1536, 1536, 24, 128, false}, {4608, 4608, 24, 128, false}, /* FLUX.1 */
+    };
+    int n = (int)(sizeof shapes_of_models / sizeof *shapes_of_models);
+    printf("attention: queries x keys\n");
+    for (int i = 0; i < n - quick; i++) attn_row(b, shapes_of_models[i]);
 }
 
 /* ---- convolution -------------------------------------------------------------------------------------------------- */

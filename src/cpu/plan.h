@@ -153,7 +153,8 @@ typedef struct ay_value_plan {
     bool ready;       /* `view` is valid: the value has been made (or is seen) */
     bool placed;      /* `place` is where it has to be made */
     bool has_dense;   /* `dense` is a row-major copy already planned */
-    ay_view view, place, dense;
+    bool has_mask;    /* `mask` is it as attention reads it, already planned */
+    ay_view view, place, dense, mask;
     int uses;         /* by nodes and outputs */
     ay_val user;      /* the last of the users */
     bool is_output;

@@ -61,12 +61,47 @@ static alloy_status operand(ay_plan *pl, ay_val v, const ay_type *t, ay_view *ou
     return ALLOY_OK;
 }
 
+/* A copy of x in which one query's numbers for a key lie beside the next query's: the order of attention's panels. Dims that are
+ * only seen again and again are copied once. */
+static alloy_status turned_copy(ay_plan *pl, const ay_view *x, ay_view *out) {
+    ay_view from = *x, to;
+    int q = x->rank - 2, k = x->rank - 1;
+    for (int i = 0; i < q; i++) {
+        if (from.stride[i] == 0) from.dim[i] = 1;
+    }
+    int64_t dim[AY_MAX_RANK];
+    memcpy(dim, from.dim, sizeof dim);
+    dim[q] = from.dim[k], dim[k] = from.dim[q];
+    AY_TRY(ay_plan_new(pl, x->kind, x->rank, dim, &to));
+    memcpy(to.dim, from.dim, sizeof to.dim);
+    to.stride[k] = to.stride[q], to.stride[q] = 1;
+    *out = ay_view_broadcast(&to, x->rank, x->dim);
+    return ay_add_copy_step(pl, &from, &to);
+}
+
+/* A mask that several attentions add (a bias by distance) is turned once for all of them, and one that does not lie by rows at
+ * all is turned because reading it otherwise costs more; a single one by rows is turned panel by panel as it is read. */
+static alloy_status readable_mask(ay_plan *pl, ay_val v, ay_view *out) {
+    ay_value_plan *vp = &pl->val[v];
+    ay_view x, m;
+    if (vp->has_mask) return *out = vp->mask, ALLOY_OK;
+    AY_TRY(ay_plan_view(pl, v, &x));
+    AY_TRY(ay_plan_mask(pl, &x, &m));
+    int q = m.rank - 2, k = m.rank - 1;
+    bool full = m.rank >= 2 && m.dim[q] > 1 && m.dim[k] > 1 && m.stride[q] != 0 && m.stride[q] != 1;
+    *out = m;
+    if (full && (m.stride[k] != 1 || vp->uses > 1)) AY_TRY(turned_copy(pl, &m, out));
+    if (vp->ready) {
+        vp->mask = *out;
+        vp->has_mask = true;
+    }
+    return ALLOY_OK;
+}
+
 static alloy_status mask_operand(ay_plan *pl, ay_val v, const ay_type *t, int64_t lq, int64_t lk, ay_view *out) {
     ay_view x, wide;
     int64_t dim[AY_MAX_RANK];
-    AY_TRY(ay_plan_view(pl, v, &x));
-    ay_view m = x;
-    AY_TRY(ay_plan_mask(pl, &m, &x));
+    AY_TRY(readable_mask(pl, v, &x));
     memcpy(dim, t->dim, sizeof dim);
     dim[t->rank - 2] = lq;
     dim[t->rank - 1] = lk;

@@ -144,8 +144,11 @@ ay_graph *graph_encoder(ay_ctx *cx, uint64_t *seed, ay_dtype t) {
     ay_val ids = ay_input(g, "ids", ay_shape(AY_I32, 2, B, L));
     ay_val x = ay_gather(g, ay_param(g, "table", ay_shape(t, 2, 11, D)), ids, 0);
     ay_val keep = ay_input(g, "keep", ay_shape(AY_BOOL, 4, B, 1, 1, L)),
-           bias = ay_input(g, "bias", ay_shape(t, 4, 1, H, L, L));
-    ay_val mask = pick(seed, 2) ? keep : ay_where(g, keep, bias, ay_cast(g, ay_const_f32(g, -1e4), t));
+           bias = ay_input(g, "bias", pick(seed, 2) ? ay_shape(t, 4, 1, H, L, L) : ay_shape(t, 4, L, L, 1, H));
+    if (ay_dim(g, bias, 2) == 1) bias = ay_permute(g, bias, 4, 2, 3, 0, 1); /* as a table by distance gives it */
+    ay_val hidden = ay_cast(g, ay_const_f32(g, -1e4), t), masks[] = {keep, bias, ay_where(g, keep, bias, hidden)};
+    ay_val mask = masks[pick(seed, 3)];
+    if (pick(seed, 2)) mask = ay_expand_to(g, mask, 4, (int64_t[]){B, H, ay_dim(g, mask, 2), L});
     for (int i = 0; i < 2; i++) {
         ay_push(g, "layers.%d", i);
         ay_val h = rms ? ay_rms_norm(g, x, vec(g, "n1", D, t), 1e-6)

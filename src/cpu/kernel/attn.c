@@ -35,7 +35,7 @@ typedef struct job {
 static layout lay_out(ay_isa isa, int threads, const ay_attn *a) {
     layout l = {.g = ay_gemm_f32_pick(isa), .pack = ay_pack_pick(isa), .row = ay_attn_pick(isa)};
     int64_t nr = l.g->nr, mr = l.g->mr, both = ay_max_i64(1, a->d + a->dv);
-    l.keys = ay_max_i64(1, ay_min_i64(KEYS, KEY_FLOATS / both) / mr) * mr;
+    l.keys = ay_max_i64(1, ay_min_i64(KEYS + mr - 1, KEY_FLOATS / both) / mr) * mr; /* 256 at once, not 252 and 4 */
     l.run = ay_max_i64(1, QUERY_FLOATS / both / nr) * nr;
     l.run = ay_min_i64(l.run, 12 * nr);
     while (l.run > 2 * nr && a->batch * a->heads * ay_div_up(a->lq, l.run) < 4 * (int64_t)threads)
@@ -96,20 +96,31 @@ static void pack_keys(const place *t, int64_t k0, int64_t keys) {
     }
 }
 
-/** The mask of a panel of queries and a block of keys, turned like the scores: into t->mask. */
-static void pack_mask(const place *t, int64_t q, int cols, int64_t k0, int64_t keys) {
+/** The mask of a panel of queries and a block of keys, turned like the scores: where it lies, if it lies so, or in t->mask. */
+static const float *panel_mask(const place *t, int64_t q, int cols, int64_t k0, int64_t keys, int64_t *pitch) {
     const ay_attn *a = t->a;
     int64_t nr = t->l->g->nr;
     const float *m = a->mask + t->b * a->ms[0] + t->h * a->ms[1] + q * a->ms[2] + k0 * a->ms[3];
-    if (a->ms[2] == 0) {
-        for (int64_t p = 0; p < keys; p++) t->mask[p] = m[p * a->ms[3]];
-    } else if (a->ms[3] == 1) {
+    *pitch = a->ms[3];
+    if (a->ms[2] == 1 && cols == nr) return m;
+    *pitch = nr;
+    if (a->ms[3] == 1) {
         t->l->pack->turn(AY_F32, m, a->ms[2], cols, (int)nr, keys, t->mask);
+    } else if (a->ms[2] == 1) {
+        t->l->pack->rows(m, a->ms[3], cols, (int)nr, keys, t->mask);
     } else {
         for (int64_t p = 0; p < keys; p++) {
             for (int64_t c = 0; c < nr; c++) t->mask[p * nr + c] = c < cols ? m[c * a->ms[2] + p * a->ms[3]] : 0;
         }
     }
+    return t->mask;
+}
+
+/** One number a key, for every query: into t->mask. */
+static void pack_key_mask(const place *t, int64_t k0, int64_t keys) {
+    const ay_attn *a = t->a;
+    const float *m = a->mask + t->b * a->ms[0] + t->h * a->ms[1] + k0 * a->ms[3];
+    for (int64_t p = 0; p < keys; p++) t->mask[p] = m[p * a->ms[3]];
 }
 
 /** One panel of queries (at i of the run) against the packed block of keys. */
@@ -122,9 +133,10 @@ static void panel(const place *t, int64_t i, int64_t k0, int64_t keys) {
         g->height[ay_min_i64(g->mr, keys - r) - 1](a->d, t->k + r * a->d, q, t->s + r * nr, nr, false);
     }
     bool by_key = a->mask && a->ms[2] == 0;
-    if (a->mask && !(by_key && i > 0)) pack_mask(t, t->q0 + i, (int)ay_min_i64(nr, t->queries - i), k0, keys);
-    t->l->row->soften(keys, (int)nr, t->s, a->scale, a->mask && !by_key ? t->mask : NULL, by_key ? t->mask : NULL,
-                      t->top + i, t->sum + i, t->shrink);
+    int64_t pitch = 0;
+    const float *mask = NULL;
+    if (a->mask && !by_key) mask = panel_mask(t, t->q0 + i, (int)ay_min_i64(nr, t->queries - i), k0, keys, &pitch);
+    t->l->row->soften(keys, (int)nr, t->s, a->scale, mask, pitch, by_key ? t->mask : NULL, t->top + i, t->sum + i, t->shrink);
     bool same = true;
     for (int64_t c = 0; c < nr; c++) same = same && t->shrink[c] == 1.0f;
     if (k0 > 0 && !same) t->l->row->rescale(a->dv, (int)nr, o, t->shrink);
@@ -147,6 +159,7 @@ static void attn_tile(void *arg, int64_t tile, int thread) {
     for (int64_t k0 = 0; k0 < a->lk; k0 += l->keys) {
         int64_t keys = ay_min_i64(l->keys, a->lk - k0);
         pack_keys(&t, k0, keys);
+        if (a->mask && a->ms[2] == 0) pack_key_mask(&t, k0, keys);
         for (int64_t i = 0; i < t.queries; i += l->g->nr) panel(&t, i, k0, keys);
     }
     for (int64_t i = 0; i < t.queries; i += l->g->nr) {

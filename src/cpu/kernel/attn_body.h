@@ -9,7 +9,8 @@
 #include <math.h>
 
 /** Scores of one vector of queries, scaled and masked, written back; returns their maximum. */
-AY_INLINE vf scaled_top(int64_t keys, int width, float *s, float scale, const float *mask, const float *key_mask) {
+AY_INLINE vf scaled_top(int64_t keys, int width, float *s, float scale, const float *mask, int64_t pitch,
+                         const float *key_mask) {
     vf by = v_set(scale), top[4];
     AY_UNROLL for (int i = 0; i < 4; i++) top[i] = v_set(-INFINITY);
     int64_t p = 0;
@@ -24,7 +25,7 @@ AY_INLINE vf scaled_top(int64_t keys, int width, float *s, float scale, const fl
     }
     for (; p < keys; p++) {
         vf v = v_mul(v_load(s + p * width), by);
-        if (mask) v = v_add(v, v_load(mask + p * width));
+        if (mask) v = v_add(v, v_load(mask + p * pitch));
         if (key_mask) v = v_add(v, v_set(key_mask[p]));
         v_store(s + p * width, v);
         top[0] = v_max(top[0], v);
@@ -32,11 +33,11 @@ AY_INLINE vf scaled_top(int64_t keys, int width, float *s, float scale, const fl
     return v_max(v_max(top[0], top[1]), v_max(top[2], top[3]));
 }
 
-static void soften(int64_t keys, int width, float *s, float scale, const float *mask, const float *key_mask, float *top,
-                   float *sum, float *shrink) {
+static void soften(int64_t keys, int width, float *s, float scale, const float *mask, int64_t pitch, const float *key_mask,
+                   float *top, float *sum, float *shrink) {
     for (int c = 0; c < width; c += VL) {
         vf before = v_load(top + c),
-           now = v_max(before, scaled_top(keys, width, s + c, scale, mask ? mask + c : NULL, key_mask));
+           now = v_max(before, scaled_top(keys, width, s + c, scale, mask ? mask + c : NULL, pitch, key_mask));
         vf base = v_sel(v_lt(v_set(-INFINITY), now), now, v_set(0)); /* all masked so far: e^(-inf - 0), not -inf + inf */
         vf less = v_exp(v_sub(before, base)), total = v_mul(v_load(sum + c), less), odd = v_set(0);
         int64_t p = 0;

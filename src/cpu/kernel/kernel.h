@@ -61,8 +61,8 @@ size_t ay_gemm_batch_scratch(ay_isa isa, int threads, const ay_gemm_batch *g);
 void ay_gemm_batch_run(const ay_exec *ex, const ay_gemm_batch *g);
 
 /** Fused attention: o = softmax(q k^T * scale + mask) v, never storing the score matrix. Strides in elements, so q/k/v may
- *  lie as [B, H, L, D] or [B, L, H, D]. mask: float32 added, broadcast by zero strides, or NULL. A query
- *  whose every key is masked by -inf gives zeros. o must not overlap q, k, v. */
+ *  lie as [B, H, L, D] or [B, L, H, D]. mask: float32 added, broadcast by zero strides, or NULL; read fastest where one
+ *  query's number lies beside the next one's. A query whose every key is masked by -inf gives zeros. o must not overlap q, k, v. */
 typedef struct ay_attn {
     int64_t batch, heads, lq, lk, d, dv;
     const float *q, *k, *v;

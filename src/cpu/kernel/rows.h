@@ -68,10 +68,11 @@ const ay_dot_row *ay_dot_pick(ay_isa isa);
 typedef struct ay_attn_row {
     const char *name;
     ay_isa isa;
-    /** Scores times `scale` plus mask (panel like s, or one number a key, or neither) become e^(score - top); top [width] is
-     *  raised to the largest seen, sum [width] counts on, shrink [width] is what earlier results must be multiplied by. */
-    void (*soften)(int64_t keys, int width, float *s, float scale, const float *mask, const float *key_mask, float *top,
-                   float *sum, float *shrink);
+    /** Scores times `scale` plus mask (a panel whose rows lie `pitch` apart, or one number a key, or neither) become
+     *  e^(score - top); top [width] is raised to the largest seen, sum [width] counts on, shrink [width] is what earlier results
+     *  must be multiplied by. */
+    void (*soften)(int64_t keys, int width, float *s, float scale, const float *mask, int64_t pitch, const float *key_mask,
+                   float *top, float *sum, float *shrink);
     void (*rescale)(int64_t rows, int width, float *o, const float *by); /* o [rows][width] times by [width] */
     /** out [cols][rows] (ld apart) = o [rows][width] turned, column c over sum[c]; where nothing was summed: 0. */
     void (*unturn)(int64_t rows, int width, int cols, const float *o, const float *sum, float *out, int64_t ld);
