@@ -134,6 +134,53 @@ static void lut16(const int8_t lut[16], int64_t n, const uint8_t *src, int8_t *o
     if (i < n) out[i] = lut[*src & 15];
 }
 
+enum { STRETCH = 4 * VL > 2 * PAIRS ? 4 * VL : 2 * PAIRS }; /* codes of a row that are taken at once */
+
+typedef uint8_t codes __attribute__((vector_size(STRETCH)));
+
+/** The first `n` codes of a stretch as bytes; the others are open. */
+AY_INLINE codes stretch(const bool table, const int n, const ay_code_rows *s, const uint8_t *from) {
+    codes t = {0};
+    memcpy(&t, from, (size_t)(n < STRETCH ? n : STRETCH) / (table ? 2 : 1));
+    if (!table) return t ^ s->flip;
+    uint8_t packed[STRETCH];
+    int8_t room[STRETCH];
+    memcpy(packed, &t, sizeof t);
+    AY_UNROLL for (int i = 0; i < STRETCH; i += 2 * PAIRS) v_lut16(s->table, packed + i / 2, room + i);
+    memcpy(&t, room, sizeof t);
+    return t;
+}
+
+/** A stretch of VL rows turned: groups of four codes of all rows, 4 * nr bytes apart. */
+AY_INLINE void turn_stretch(const bool table, const int n, const ay_code_rows *s, const uint8_t *const row[VL], int64_t k, int nr,
+                            uint8_t *dst) {
+    codes t[VL];
+    AY_UNROLL for (int i = 0; i < VL; i++) t[i] = stretch(table, n, s, row[i] + (table ? k / 2 : k));
+    AY_UNROLL for (int c = 0; c < STRETCH; c += 4 * VL) {
+        vf r[VL];
+        AY_UNROLL for (int i = 0; i < VL; i++) r[i] = v_load((const char *)&t[i] + c);
+        v_transpose(r);
+        AY_UNROLL for (int i = 0; i < VL; i++) {
+            if (c + 4 * i < n) v_store((float *)(void *)(dst + (c / 4 + i) * 4 * nr), r[i]);
+        }
+    }
+}
+
+AY_INLINE void turn_rows(const bool table, const ay_code_rows *s, int nr, int64_t n, uint8_t *dst) {
+    for (int r = 0; r < nr; r += VL, dst += 4 * VL) {
+        const uint8_t *row[VL];
+        for (int i = 0; i < VL; i++) row[i] = s->at + (r + i < s->count ? r + i : 0) * s->pitch;
+        int64_t k = 0;
+        for (; k + STRETCH <= n; k += STRETCH) turn_stretch(table, STRETCH, s, row, k, nr, dst + k * nr);
+        if (k < n) turn_stretch(table, AY_I8_BLOCK, s, row, k, nr, dst + k * nr);
+    }
+}
+
+static void turn(const ay_code_rows *s, int nr, int64_t n, uint8_t *dst) {
+    if (s->table) turn_rows(true, s, nr, n, dst);
+    else turn_rows(false, s, nr, n, dst);
+}
+
 enum { LANES = VL > 4 ? VL : 4 };
 typedef uint32_t lanes __attribute__((vector_size(LANES * 4)));
 

@@ -39,6 +39,15 @@ const ay_gemm_i8_row *ay_gemm_i8_for(ay_isa isa, const ay_weight *w);
 
 /* ---- activations and codes ---------------------------------------------------------------------------------------- */
 
+/** Rows of codes, `pitch` bytes apart: bytes, to be taken xor `flip`; or of four bits, the lower half of a byte first, to be
+ *  taken through a table of 16. */
+typedef struct ay_code_rows {
+    const uint8_t *at;
+    int64_t pitch;
+    int count;
+    uint8_t flip;
+    const int8_t *table; /* NULL: bytes */
+} ay_code_rows;
 typedef struct ay_a8_row {
     const char *name;
     ay_isa isa;
@@ -51,6 +60,8 @@ typedef struct ay_a8_row {
     void (*pixels)(int64_t n, const float *x, int64_t plane, char *out, int64_t step, float *stats);
     /** n four-bit codes, the lower half of a byte first, through a table of 16. */
     void (*lut16)(const int8_t lut[16], int64_t n, const uint8_t *src, int8_t *out);
+    /** Panel dst [n / 4][nr][4] from rows of n codes, n a multiple of 32; what stands for rows past `count` is open. */
+    void (*turn)(const ay_code_rows *rows, int nr, int64_t n, uint8_t *dst);
     /** 32 channels of `taps` numbers each, four neighbours in a group, [8 * taps][nr][4], become taps of 32 channels,
      *  [taps][8][nr][4]. nr is a multiple of 8. */
     void (*taps_first)(int64_t taps, int64_t nr, const uint8_t *from, uint8_t *to);

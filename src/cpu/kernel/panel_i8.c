@@ -127,37 +127,35 @@ static void run_scales(const ay_i8_panel *p, int64_t at, int count, int64_t b0, 
 
 /* ---- codes -------------------------------------------------------------------------------------------------------- */
 
-/** n codes of row `row` from number k0 on, in the order of the file. */
-static void codes_of(const ay_i8_panel *p, const int8_t table[16], int64_t row, int64_t k0, int64_t n, int8_t *out) {
-    const ay_weight *w = p->w->w;
-    int64_t begin = row * p->w->c * p->w->taps + k0;
-    if (w->data_dtype == AY_I8) memcpy(out, (const int8_t *)w->data + begin, (size_t)n);
-    else p->a8->lut16(table, n, (const uint8_t *)w->data + begin / 2, out);
-}
-
 static const int8_t signed_codes[16] = {0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1},
                     unsigned_codes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
-/** The table of four-bit codes, or a palette's, as the kernel wants them: it flips what a table does not. */
-static void flip_table(const ay_gemm_i8_row *kernel, int8_t table[16]) {
+/** How many rows share a palette. */
+static int64_t palette_rows(const ay_i8_weight *w) { return w->w->store == AY_STORE_LUT ? w->n / w->w->lut_dim[0] : w->n; }
+
+/** The table of four-bit codes, or that of a row's palette, as the kernel wants them. */
+static void kernel_table(const ay_i8_panel *p, int64_t row, int8_t table[16]) {
+    const ay_weight *w = p->w->w;
+    const ay_gemm_i8_row *kernel = p->kernel;
+    if (w->store == AY_STORE_LUT) table_of(w, row / palette_rows(p->w), table);
+    else memcpy(table, w->data_dtype == AY_I4 ? signed_codes : unsigned_codes, 16);
     for (int i = 0; i < 16; i++) table[i] = (int8_t)((kernel->bits == 4 ? table[i] & 15 : table[i]) ^ kernel->flip);
 }
 
-/** Rows of the panel, [count][kn], as the kernel's bytes but for flipped int8, in the order of the file. */
+/** Rows of the panel, [count][kn], in the order of the file: bytes as they are stored, others as the kernel wants them. */
 static void stage_rows(const ay_i8_panel *p, int64_t at, int count, int64_t k0, int64_t kn) {
     const ay_weight *w = p->w->w;
-    int64_t k = p->w->c * p->w->taps, have = ay_min_i64(kn, k - k0), group = -1;
+    int64_t k = p->w->c * p->w->taps, have = ay_min_i64(kn, k - k0), same = palette_rows(p->w);
     int8_t table[16];
-    memcpy(table, w->data_dtype == AY_I4 ? signed_codes : unsigned_codes, sizeof table);
-    flip_table(p->kernel, table);
     for (int i = 0; i < count; i++) {
         int8_t *to = p->stage + i * kn;
-        if (w->store == AY_STORE_LUT && group != (at + i) / (p->w->n / w->lut_dim[0])) {
-            group = (at + i) / (p->w->n / w->lut_dim[0]);
-            table_of(w, group, table);
-            flip_table(p->kernel, table);
+        int64_t begin = (at + i) * k + k0;
+        if (w->data_dtype == AY_I8) {
+            memcpy(to, (const int8_t *)w->data + begin, (size_t)have);
+        } else {
+            if (i == 0 || (at + i) % same == 0) kernel_table(p, at + i, table);
+            p->a8->lut16(table, have, (const uint8_t *)w->data + begin / 2, to);
         }
-        codes_of(p, table, at + i, k0, have, to);
         memset(to + have, 0, (size_t)(kn - have));
     }
 }
@@ -174,37 +172,31 @@ static void in_eights(int nr, int64_t nb, uint8_t *b) {
     }
 }
 
-static void flip_all(uint8_t flip, size_t bytes, uint8_t *b) {
-    uint64_t mask = 0x0101010101010101u * flip;
-    for (size_t i = 0; i < bytes; i += sizeof mask) {
-        uint64_t v;
-        memcpy(&v, b + i, sizeof v);
-        v ^= mask;
-        memcpy(b + i, &v, sizeof v);
-    }
-}
-
 size_t ay_i8_stage_bytes(const ay_gemm_i8_row *kernel, int64_t nb) { return (size_t)(2 * kernel->nr * nb * AY_I8_BLOCK); }
 
 void ay_i8_panel_make(const ay_i8_panel *p, int64_t at, int count, int64_t b0, int64_t nb, uint8_t *dst, float *scale) {
-    int64_t k = p->w->c * p->w->taps, k0 = b0 * AY_I8_BLOCK, kn = nb * AY_I8_BLOCK, taps = p->w->taps;
+    int64_t k = p->w->c * p->w->taps, k0 = b0 * AY_I8_BLOCK, kn = nb * AY_I8_BLOCK, taps = p->w->taps, same = palette_rows(p->w);
     int nr = p->kernel->nr;
     const ay_weight *w = p->w->w;
-    const int8_t *rows = p->stage;
-    int64_t pitch = kn;
+    bool bytes = w->data_dtype == AY_I8;
     uint8_t *turned = taps > 1 ? (uint8_t *)p->stage + nr * kn : dst;
+    ay_code_rows rows = {.count = count, .flip = bytes ? p->kernel->flip : 0};
+    int8_t table[16];
     if (scale) run_scales(p, at, count, b0, nb, (float *)(void *)p->stage, scale);
-    if (w->store == AY_STORE_BLOCK && w->data_dtype == AY_I8 && k % 4 == 0 && k0 + kn <= k) {
-        rows = (const int8_t *)w->data + at * k + k0;
-        pitch = k;
+    if (k0 + kn <= k && (bytes || at / same == (at + count - 1) / same)) { /* as they lie in the file */
+        int64_t begin = at * k + k0;
+        rows.at = (const uint8_t *)w->data + (bytes ? begin : begin / 2);
+        rows.pitch = bytes ? k : k / 2;
+        if (!bytes) kernel_table(p, at, table), rows.table = table;
     } else {
         stage_rows(p, at, count, k0, kn);
+        rows.at = (const uint8_t *)p->stage;
+        rows.pitch = kn;
     }
-    p->pack->turn(AY_F32, rows, pitch / 4, count, nr, kn / 4, (float *)(void *)turned);
+    p->a8->turn(&rows, nr, kn, turned);
     for (int64_t b = 0; b < nb && taps > 1; b += taps)
         p->a8->taps_first(taps, nr, turned + b * AY_I8_BLOCK * nr, dst + b * AY_I8_BLOCK * nr);
     if (p->kernel->group == 8) in_eights(nr, nb, dst);
-    if (p->kernel->flip && w->data_dtype == AY_I8) flip_all(p->kernel->flip, (size_t)(kn * nr), dst);
 }
 
 void ay_i8_panel_doubled(const ay_i8_panel *p, int64_t at, int count, const ay_a8_head *head, int64_t e0, int64_t n, uint8_t *dst,
