@@ -204,7 +204,7 @@ static void broadcast_case(ay_isa isa) {
     kc_done();
 }
 
-static void copy_case(void) {
+static void copy_case(ay_isa isa) {
     ay_copy_args a = {.rank = (int)kc_between(1, 5), .size = 1 << kc_between(0, 3)};
     int64_t n = 1, order[AY_MAX_RANK], to = 1;
     bool large = kc_next() % 6 == 0, backward = kc_next() % 4 == 0;
@@ -225,13 +225,38 @@ static void copy_case(void) {
         a.x = x + (a.dim[d] - 1) * a.xs[d] * a.size;
         a.xs[d] = -a.xs[d];
     }
-    ay_exec ex = {.pool = kc.pool[kc_between(1, KC_THREADS)], .isa = ay_isa_best()};
+    ay_exec ex = {.pool = kc.pool[kc_between(1, KC_THREADS)], .isa = isa};
     ay_copy_run(&ex, &a);
     for (int64_t i = 0; i < n; i++) {
         int64_t rest = i, from = 0;
         for (int d = a.rank - 1; d >= 0; d--) from += rest % a.dim[d] * a.xs[d], rest /= a.dim[d];
         if (memcmp(y + i * a.size, (const unsigned char *)a.x + from * a.size, (size_t)a.size) != 0)
             fail_msg("copy: element %lld (KCHECK_SEED=%llu)", (long long)i, (unsigned long long)kc.seed);
+    }
+    kc_done();
+}
+
+/* Planes turned, out of larger ones and into larger ones: what lies between the rows stays. */
+static void turned_case(ay_isa isa) {
+    int64_t planes = kc_between(1, 3), m = kc_between(1, 130), n = kc_between(1, kc_coin() ? 130 : 1500), size = 1 << kc_between(0, 3);
+    int64_t xs = m + kc_between(0, 20), ys = n + kc_between(0, 20), xp = n * xs + kc_between(0, 9), yp = m * ys + kc_between(0, 9);
+    int64_t xn = (planes - 1) * xp + (n - 1) * xs + m, yn = (planes - 1) * yp + (m - 1) * ys + n;
+    unsigned char *x = kc_bytes((size_t)(xn * size)), *y = kc_bytes((size_t)(yn * size)), *want = kc_bytes((size_t)(yn * size));
+    for (int64_t i = 0; i < xn * size; i++) x[i] = (unsigned char)kc_next();
+    memset(want, 0x5a, (size_t)(yn * size));
+    for (int64_t i = 0; i < planes * m * n; i++) {
+        int64_t p = i / (m * n), r = i / n % m, c = i % n;
+        memcpy(want + (p * yp + r * ys + c) * size, x + (p * xp + c * xs + r) * size, (size_t)size);
+    }
+    ay_copy_args a = {.rank = 3, .dim = {planes, m, n}, .x = x, .xs = {xp, 1, xs}, .y = y, .ys = {yp, ys, 1}, .size = (int)size};
+    for (int t = 1; t <= KC_THREADS; t++) {
+        ay_exec ex = {.pool = kc.pool[t], .isa = isa};
+        memset(y, 0x5a, (size_t)(yn * size));
+        ay_copy_run(&ex, &a);
+        for (int64_t i = 0; i < yn * size; i++)
+            if (y[i] != want[i])
+                fail_msg("turned copy, %d threads, level %s: byte %lld (KCHECK_SEED=%llu)", t, ay_isa_name(isa), (long long)i,
+                         (unsigned long long)kc.seed);
     }
     kc_done();
 }
@@ -256,7 +281,8 @@ static void test_drivers(void **state) {
     ay_isa levels[AY_ISA_COUNT];
     int n = kc_levels(levels);
     for (int i = 0; i < 300; i++) broadcast_case(levels[i % n]);
-    for (int i = 0; i < 500; i++) copy_case();
+    for (int i = 0; i < 500; i++) copy_case(levels[i % n]);
+    for (int i = 0; i < 100; i++) turned_case(levels[i % n]);
     for (int i = 0; i < 60; i++) gated_rows_case(levels[i % n]);
 }
 

@@ -180,6 +180,17 @@ static void rows_case(const ay_pack_row *p, int cols, int width, int64_t k) {
     kc_done();
 }
 
+static void transpose_case(const ay_pack_row *p, int64_t m, int64_t n) {
+    if (kc_left_out()) return;
+    int64_t xs = m + kc_between(0, 9), ys = n + kc_between(0, 9), out = (m - 1) * ys + n;
+    float *x = kc_matrix(n, m, xs, true), *y = kc_floats(out);
+    for (int64_t i = 0; i < out; i++) y[i] = 77;
+    p->transpose(m, n, x, xs, y, ys);
+    for (int64_t i = 0; i < out; i++)
+        kc_near(p->name, p->isa, i, i % ys < n ? (double)x[i % ys * xs + i / ys] : 77, y[i], 0);
+    kc_done();
+}
+
 static void test_packing(void **state) {
     static const ay_dtype types[] = {AY_F32, AY_F16, AY_BF16};
     int n;
@@ -195,6 +206,8 @@ static void test_packing(void **state) {
             for (int h = 1; h <= g->mr; h++) rows_case(rows[r], h, h, k);
             rows_case(rows[r], (int)kc_between(1, g->nr), g->nr, k);
             rows_case(rows[r], g->nr, g->nr, k);
+            transpose_case(rows[r], k, kc_between(1, 70));
+            transpose_case(rows[r], kc_between(1, 70), k);
         }
     }
 }

@@ -2,7 +2,8 @@
  *
  * Strided copies: permute, slice, expand, reverse, the parts of a concatenation. Contiguous rows are memcpy; where the
  * contiguous dimension of the source is not that of the target, small squares are turned, so that each cache line is fetched
- * once.
+ * once. A tile of those is a few whole rows of the target: two threads that wrote neighbouring pieces of one row would fetch
+ * each other's lines ahead.
  */
 #include "cpu/kernel/rows.h"
 #include "cpu/kernel/walk.h"
@@ -12,7 +13,9 @@
 
 enum {
     TILE = 65536, /* bytes in one tile of work */
-    SQUARE = 32,  /* side of the squares that are turned at once: one or two cache lines */
+    SQUARE = 32,  /* side of the squares that are turned at once: one or two cache lines; rows of the target in a tile */
+    SPREAD = 64,  /* tiles wanted: where there are fewer rows, they are cut */
+    CUT = 512,    /* numbers in a piece of a row at least */
 };
 
 typedef struct job {
@@ -21,6 +24,7 @@ typedef struct job {
     ay_walk w; /* operand 0: x, 1: y; last dimension: the target's shortest stride */
     int cross; /* the dimension in which x is contiguous, when that is not the last and turning pays; else -1 */
     int64_t rows, rows_per_tile, cols_per_tile, col_tiles;
+    int64_t bands; /* crossing: runs of SQUARE places of that dimension; tiles are bands, then col_tiles */
 } job;
 
 #define STEPPED(bits)                                                                                                       \
@@ -76,27 +80,27 @@ static void turn_square(const job *j, int64_t m, int64_t n, const void *x, int64
     int size = j->a->size;
     if (size == 1) turned8(m, n, x, xs, room);
     else if (size == 2) turned16(m, n, x, xs, room);
-    else if (size == 4) j->pack->turn(AY_F32, x, xs, (int)n, SQUARE, m, (float *)room);
     else turned64(m, n, x, xs, room);
     for (int64_t i = 0; i < m; i++) memcpy(y + i * ys * size, (const char *)room + i * SQUARE * size, (size_t)(n * size));
 }
 
-/** The plane of dimensions `cross` and last, in squares; a tile is one row of squares of one plane. */
+/** The plane of dimensions `cross` and last: SQUARE rows of the target, or pieces of them. */
 static void cross_tile(void *arg, int64_t tile, int thread) {
     const job *j = arg;
     ay_walk w = j->w;
     int last = w.rank - 1, size = j->a->size;
-    int64_t height = w.dim[j->cross], width = w.dim[last], m0 = tile % j->col_tiles * SQUARE,
-            m = ay_min_i64(SQUARE, height - m0), at[AY_WALK_OPERANDS];
+    int64_t m0 = tile % j->bands * SQUARE, m = ay_min_i64(SQUARE, w.dim[j->cross] - m0), at[AY_WALK_OPERANDS];
+    int64_t n0 = tile / j->bands % j->col_tiles * j->cols_per_tile, n = ay_min_i64(j->cols_per_tile, w.dim[last] - n0);
     int64_t xs = w.s[0][last], ys = w.s[1][j->cross];
     w.dim[j->cross] = 1;
-    ay_walk_at(&w, tile / j->col_tiles, at);
-    for (int64_t n0 = 0; n0 < width; n0 += SQUARE) {
-        int64_t n = ay_min_i64(SQUARE, width - n0);
-        const char *x = (const char *)j->a->x + (at[0] + m0 + n0 * xs) * size;
-        char *y = (char *)j->a->y + (at[1] + m0 * ys + n0) * size;
-        turn_square(j, m, n, x, xs, y, ys);
+    ay_walk_at(&w, tile / j->bands / j->col_tiles, at);
+    const char *x = (const char *)j->a->x + (at[0] + m0 + n0 * xs) * size;
+    char *y = (char *)j->a->y + (at[1] + m0 * ys + n0) * size;
+    if (size == 4) {
+        j->pack->transpose(m, n, (const void *)x, xs, (void *)y, ys);
+        return;
     }
+    for (int64_t i = 0; i < n; i += SQUARE) turn_square(j, m, ay_min_i64(SQUARE, n - i), x + i * xs * size, xs, y + i * size, ys);
 }
 
 static int crossing(const ay_walk *w) {
@@ -137,8 +141,12 @@ void ay_copy_run(const ay_exec *ex, const ay_copy_args *a) {
     j.rows_per_tile = ay_max_i64(1, per / width);
     j.cross = crossing(&j.w);
     if (j.cross >= 0) {
-        j.col_tiles = ay_div_up(j.w.dim[j.cross], SQUARE);
-        ay_parallel(ex->pool, j.rows / j.w.dim[j.cross] * j.col_tiles, cross_tile, &j, ex->stop);
+        int64_t planes = j.rows / j.w.dim[j.cross];
+        j.bands = ay_div_up(j.w.dim[j.cross], SQUARE);
+        j.col_tiles = ay_max_i64(1, ay_min_i64(width / CUT, ay_div_up(SPREAD, planes * j.bands)));
+        j.cols_per_tile = ay_div_up(ay_div_up(width, j.col_tiles), SQUARE) * SQUARE;
+        j.col_tiles = ay_div_up(width, j.cols_per_tile);
+        ay_parallel(ex->pool, planes * j.bands * j.col_tiles, cross_tile, &j, ex->stop);
         return;
     }
     ay_parallel(ex->pool, ay_div_up(j.rows, j.rows_per_tile) * j.col_tiles, copy_tile, &j, ex->stop);

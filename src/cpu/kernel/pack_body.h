@@ -55,6 +55,38 @@ static void turn(ay_dtype t, const void *src, int64_t ld, int rows, int width, i
     else turn_as(AY_BF16, src, ld, rows, width, k, dst);
 }
 
+enum { LINE = 16 }; /* numbers in a cache line: squares of so many are turned, so that lines are read and written whole */
+
+/** y [m][n] = x [n][m] of up to VL by VL numbers. */
+AY_INLINE void turn_square(int m, int n, const float *x, int64_t xs, float *y, int64_t ys) {
+    vf r[VL];
+    if (m == VL && n == VL) {
+        AY_UNROLL for (int i = 0; i < VL; i++) r[i] = v_load(x + i * xs);
+        v_transpose(r);
+        AY_UNROLL for (int i = 0; i < VL; i++) v_store(y + i * ys, r[i]);
+        return;
+    }
+    AY_UNROLL for (int i = 0; i < VL; i++) r[i] = i < n ? v_loadn(x + i * xs, m) : v_set(0);
+    v_transpose(r);
+    vf turned[VL];
+    AY_UNROLL for (int i = 0; i < VL; i++) turned[i] = r[i];
+    for (int i = 0; i < m; i++) v_storen(y + i * ys, turned[i], n);
+}
+
+static void transpose(int64_t m, int64_t n, const float *x, int64_t xs, float *y, int64_t ys) {
+    for (int64_t i0 = 0; i0 < m; i0 += LINE) {
+        int64_t i1 = i0 + LINE < m ? i0 + LINE : m;
+        for (int64_t j0 = 0; j0 < n; j0 += LINE) {
+            int64_t j1 = j0 + LINE < n ? j0 + LINE : n;
+            for (int64_t i = i0; i < i1; i += VL) {
+                for (int64_t j = j0; j < j1; j += VL)
+                    turn_square(i1 - i < VL ? (int)(i1 - i) : VL, j1 - j < VL ? (int)(j1 - j) : VL, x + j * xs + i, xs,
+                                y + i * ys + j, ys);
+            }
+        }
+    }
+}
+
 static void rows(const float *src, int64_t ld, int cols, int width, int64_t k, float *dst) {
     if (cols == width && width == 2 * VL) {
         for (int64_t p = 0; p < k; p++, src += ld, dst += 2 * VL) {
