@@ -34,15 +34,6 @@
 #define I8_LEVELS LEVELS
 #endif
 
-/* Winograd's transformations are a twentieth of the work: AVX-512 machines run AVX2's. */
-#if defined(__x86_64__)
-#define WINO_LEVELS(type, family)                                                                                           \
-    extern const type family##_c, family##_avx2;                                                                            \
-    static const type *const family##_list[] = {&family##_c, &family##_avx2};
-#else
-#define WINO_LEVELS LEVELS
-#endif
-
 #define FAMILY(type, family) FAMILY_OF(LEVELS, type, family)
 #define FAMILY_OF(levels, type, family)                                                                                                \
     levels(type, family)                                                                                                    \
@@ -66,9 +57,9 @@ FAMILY(ay_elt_row, ay_elt)
 FAMILY(ay_attn_row, ay_attn)
 FAMILY(ay_conv_row, ay_conv)
 FAMILY(ay_norm_row, ay_norm)
+FAMILY(ay_wino_row, ay_wino)
 FAMILY(ay_a8_row, ay_a8)
 FAMILY_OF(I8_LEVELS, ay_gemm_i8_row, ay_gemm_i8)
-FAMILY_OF(WINO_LEVELS, ay_wino_row, ay_wino)
 
 const ay_gemm_i8_row *ay_gemm_i8_for(ay_isa isa, const ay_weight *w) {
     int n, bits = w->store == AY_STORE_BLOCK && w->data_dtype == AY_I4 ? 4 : 8;

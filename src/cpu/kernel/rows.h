@@ -103,17 +103,31 @@ const ay_conv_row *const *ay_conv_rows(int *n);
 const ay_conv_row *ay_conv_pick(ay_isa isa);
 
 /* ---- convolution by tiles of 4 x 4 pixels (wino.c): the three transformations ------------------------------------- */
-enum { AY_WINO_IN = 6, AY_WINO_OUT = 4, AY_WINO_POINTS = AY_WINO_IN * AY_WINO_IN };
+enum { AY_WINO_IN = 6, AY_WINO_OUT = 4, AY_WINO_POINTS = AY_WINO_IN * AY_WINO_IN, AY_WINO_PIECES = 4 };
+/** A vector of tiles comes in AY_WINO_PIECES pieces of the same number of tiles, or in one if it has fewer tiles than that. A
+ *  piece's tiles stand side by side: row r of their pixels is at x[r * pitch] .., and again from the fifth on at tail[r * pitch]. */
+typedef struct ay_wino_from {
+    const float *x, *tail;
+    int64_t pitch;
+} ay_wino_from;
+/** Where a piece's results go, and what is added to them, or NULL; rows `pitch` apart. */
+typedef struct ay_wino_to {
+    float *y;
+    const float *residual;
+    int64_t pitch;
+} ay_wino_to;
 /** `lanes` tiles at once, which in v and m stand in an order of the row's own. `step`: from point to point. */
 typedef struct ay_wino_row {
     const char *name;
     ay_isa isa;
     int lanes;
-    /** v[point * step + lane] of the tiles whose row r is x[r * pitch + 4 * tile ..] four numbers and tail[..] two more;
-     *  four may be read of those too. */
-    void (*input)(const float *x, const float *tail, int64_t pitch, float *v, int64_t step);
-    /** y[r * pitch + 4 * tile + c] = four rows of four pixels of each tile from m[point * step + lane]. */
-    void (*output)(const float *m, int64_t step, float *y, int64_t pitch);
+    /** v[point * step + lane] of a vector of tiles. */
+    void (*input)(const ay_wino_from *from, float *v, int64_t step);
+    /** Six rows of a piece into room, for an ay_wino_from with x = room, tail = room + 6 * 4 * tiles and pitch = 4 * tiles: of
+     *  x[r * pitch + i] those with top <= r < bottom and left <= i < right, else 0. Only those are read. */
+    void (*edge)(const float *x, int64_t pitch, int top, int bottom, int left, int right, float *room);
+    /** Four rows of four pixels of each tile from m[point * step + lane], plus bias and residual. */
+    void (*output)(const float *m, int64_t step, float bias, const ay_wino_to *to);
     /** u[point * step + i], i < n, from taps t [9][n]; as many numbers as a vector has lanes may be read and written from the
      *  last on. */
     void (*weights)(int n, const float *t, float *u, int64_t step);

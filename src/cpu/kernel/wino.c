@@ -9,14 +9,12 @@
  * it is made once a call only where all of it is small; else each job makes what it needs of it, for all tiles of a slab.
  * Every sum over channels is one job's, in the same order whatever the threads.
  */
-#include "cpu/kernel/mm.h"
+#include "cpu/kernel/wino.h"
 
 #include <string.h>
 
 enum {
     POINTS = AY_WINO_POINTS,
-    IN = AY_WINO_IN,
-    OUT = AY_WINO_OUT,
     KC = 192,                 /* depth of a pass: sums of passes are more accurate than one, and the speed is the same */
     V_BYTES = 4 << 20,        /* of a slab, for each thread */
     MOST_V_BYTES = 64 << 20,
@@ -25,23 +23,19 @@ enum {
     U_JOB_BYTES = 3 << 20,    /* else so much of them at a time */
     JOB_TILES = 64, JOB_CHANNELS = 48, /* M is 442 KiB at most */
     JOBS = 4,                 /* that a thread should have */
-    MOST_LANES = 16,
-    PITCH = 2 * OUT * MOST_LANES, /* of rows of pixels on their way */
     PAD = 16,                 /* floats between points, so that 36 of them do not fall on the same place of the cache */
     CHANNELS = 32             /* channels transformed in one go */
 };
 
 typedef struct plan {
     const ay_gemm_f32_row *kernel;
-    const ay_pack_row *pack;
-    const ay_wino_row *row;
-    int64_t down, across, tiles; /* of a picture; of all pictures */
+    ay_wino_grid grid;
     int64_t slab, job_tiles;     /* tiles: multiples of nr */
     int64_t job_o;               /* channels of a job: a multiple of mr */
     int64_t part, parts;         /* tiles of a slab that a job goes through; how many such there are */
     bool u_once;
     int64_t v_point, v_panel, u_point, u_panel, m_point; /* floats */
-    size_t v_floats, u_floats, own_floats;               /* own: of each thread */
+    size_t v_floats, u_floats, m_floats, own_floats;     /* own: of each thread */
 } plan;
 
 bool ay_wino_can(const ay_conv *c) {
@@ -57,13 +51,10 @@ static int64_t even(int64_t size, int64_t most, int64_t unit) {
 }
 
 static plan plan_of(ay_isa isa, int threads, const ay_conv *c) {
-    plan p = {.kernel = ay_gemm_f32_pick(isa), .pack = ay_pack_pick(isa), .row = ay_wino_pick(isa)};
+    plan p = {.kernel = ay_gemm_f32_pick(isa), .grid = ay_wino_grid_of(isa, c)};
     int64_t mr = p.kernel->mr, nr = p.kernel->nr;
-    p.down = ay_div_up(c->out[1], OUT);
-    p.across = ay_div_up(c->out[2], OUT);
-    p.tiles = c->n * p.down * p.across;
     int64_t tile_bytes = POINTS * 4 * ay_max_i64(1, c->c), room = ay_min_i64(MOST_V_BYTES, (int64_t)V_BYTES * threads);
-    p.slab = even(p.tiles, ay_max_i64(LEAST_TILES, room / tile_bytes), nr);
+    p.slab = even(p.grid.tiles, ay_max_i64(LEAST_TILES, room / tile_bytes), nr);
     p.job_tiles = even(p.slab, JOB_TILES, nr);
     p.slab = ay_round_up(p.slab, p.job_tiles);
     p.u_once = c->o * tile_bytes <= (int64_t)U_BYTES * threads;
@@ -81,8 +72,9 @@ static plan plan_of(ay_isa isa, int threads, const ay_conv *c) {
     p.v_floats = (size_t)(p.slab / nr * p.v_panel);
     size_t u = (size_t)(ay_div_up(p.u_once ? c->o : p.job_o, mr) * p.u_panel);
     p.u_floats = p.u_once ? u : 0;
-    int64_t taps = ay_round_up(9 * CHANNELS * mr + MOST_LANES, 16), m = POINTS * p.m_point + OUT * OUT * p.job_tiles;
-    p.own_floats = (size_t)(ay_max_i64(m, taps) + (p.u_once ? 0 : (int64_t)u));
+    int64_t taps = ay_round_up(9 * CHANNELS * mr + AY_WINO_LANES, 16);
+    p.m_floats = (size_t)ay_max_i64(POINTS * p.m_point, taps);
+    p.own_floats = p.m_floats + (p.u_once ? 0 : u);
     return p;
 }
 
@@ -96,98 +88,16 @@ size_t ay_wino_scratch(ay_isa isa, int threads, const ay_conv *c) {
 typedef struct job {
     const ay_conv *c;
     plan p;
-    int64_t first, count;   /* tiles of the slab */
-    int64_t plane, y_plane; /* elements from channel to channel of x, of y */
+    int64_t first, count; /* tiles of the slab */
     float *v, *u, *own;
 } job;
-
-/** `n` numbers of row y of a channel from column x on, zeros where there is no picture. */
-static void clipped(const ay_conv *c, const float *channel, int64_t y, int64_t x, int64_t n, float *dst) {
-    int64_t lo = ay_min_i64(n, ay_max_i64(0, -x)), hi = ay_max_i64(lo, ay_min_i64(n, c->in[2] - x));
-    if (y < 0 || y >= c->in[1]) lo = hi = n;
-    for (int64_t i = 0; i < lo; i++) dst[i] = 0;
-    if (hi > lo) memcpy(dst + lo, channel + y * c->in[2] + x + lo, (size_t)(hi - lo) * sizeof *dst);
-    for (int64_t i = hi; i < n; i++) dst[i] = 0;
-}
-
-/** Where some tiles one behind the other in a row of tiles stand. */
-typedef struct run {
-    int64_t n, picture, y, x; /* how many; result that the first begins with */
-} run;
-static run run_at(const plan *p, int64_t tile, int64_t most) {
-    int64_t in_row = tile % p->across, row = tile / p->across;
-    return (run){ay_min_i64(most, p->across - in_row), row / p->down, row % p->down * OUT, in_row * OUT};
-}
-
-/** The six rows under a vector's tiles that are not all in one row, or touch the border: at 4 numbers a tile, then what lies
- *  4 further. */
-static void collect(const job *j, int64_t channel, int64_t tile, int64_t lanes, float *dst) {
-    const ay_conv *c = j->c;
-    for (int64_t at = 0; at < lanes;) {
-        run r = {lanes - at, 0, INT32_MAX, 0};
-        if (tile + at < j->p.tiles) r = run_at(&j->p, tile + at, lanes - at);
-        const float *from = c->x + (r.picture * c->c + channel) * j->plane;
-        for (int64_t i = 0; i < IN; i++) {
-            int64_t y = r.y - c->before[1] + i, x = r.x - c->before[2];
-            float *to = dst + i * PITCH + at * OUT;
-            clipped(c, from, y, x, r.n * OUT, to);
-            clipped(c, from, y, x + OUT, r.n * OUT, to + lanes * OUT);
-        }
-        at += r.n;
-    }
-}
-
-/** Where the tiles of a vector are read. */
-typedef struct source {
-    const float *x;          /* of the first channel, when `whole`: nothing that is read lies outside */
-    bool whole, row;         /* row: of one row of tiles, so that a tile's last two numbers are the next one's first */
-    int64_t first, y, column; /* tile; the first of its pixels */
-} source;
-
-static source source_of(const job *j, int64_t first) {
-    const ay_conv *c = j->c;
-    int64_t lanes = j->p.row->lanes;
-    if (first + lanes > j->p.tiles) return (source){.first = first};
-    run r = run_at(&j->p, first, lanes);
-    source s = {.row = r.n == lanes, .first = first, .y = r.y - c->before[1], .column = r.x - c->before[2]};
-    s.whole = s.row && s.y >= 0 && s.y + IN <= c->in[1] && s.column >= 0 && s.column + OUT * (lanes + 1) <= c->in[2];
-    s.x = c->x + r.picture * c->c * j->plane + (s.whole ? s.y * c->in[2] + s.column : 0);
-    return s;
-}
-
-static void input_of(const job *j, const source *s, int64_t channel, float *v) {
-    const ay_conv *c = j->c;
-    int64_t lanes = j->p.row->lanes;
-    float room[IN * PITCH];
-    const float *x = s->x ? s->x + channel * j->plane : NULL, *tail = room + OUT;
-    if (s->whole) {
-        const float *ahead = channel + 1 < c->c ? x + j->plane : x; /* the processor cannot guess where: rows are far apart */
-        for (int64_t i = 0; i < IN; i++, ahead += c->in[2]) {
-            for (int64_t k = 0; k < OUT * lanes; k += 16) __builtin_prefetch(ahead + k);
-        }
-        j->p.row->input(x, x + OUT, c->in[2], v, j->p.v_point);
-        return;
-    }
-    if (s->row) {
-        for (int64_t i = 0; i < IN; i++) clipped(c, x, s->y + i, s->column, OUT * (lanes + 1), room + i * PITCH);
-    } else {
-        collect(j, channel, s->first, lanes, room);
-        tail = room + OUT * lanes;
-    }
-    j->p.row->input(room, tail, PITCH, v, j->p.v_point);
-}
 
 /** A panel's tiles of some channels. */
 static void input_tile(void *arg, int64_t tile, int thread) {
     const job *j = arg;
-    int64_t blocks = ay_div_up(j->c->c, CHANNELS), panel = tile / blocks, lanes = j->p.row->lanes, nr = j->p.kernel->nr;
-    int64_t c0 = tile % blocks * CHANNELS, c1 = ay_min_i64(j->c->c, c0 + CHANNELS);
-    source from[AY_MAX_NR];
-    for (int64_t at = 0; at < nr; at += lanes) from[at / lanes] = source_of(j, j->first + panel * nr + at);
-    float *v = j->v + panel * j->p.v_panel;
-    for (int64_t ch = c0; ch < c1; ch++) {
-        for (int64_t at = 0; at < nr; at += lanes) input_of(j, &from[at / lanes], ch, v + ch * nr + at);
-    }
+    const plan *p = &j->p;
+    int64_t blocks = ay_div_up(j->c->c, CHANNELS), panel = tile / blocks, nr = p->kernel->nr, c0 = tile % blocks * CHANNELS;
+    ay_wino_input(&p->grid, j->first + panel * nr, nr, c0, ay_min_i64(j->c->c, c0 + CHANNELS), j->v + panel * p->v_panel, p->v_point, nr);
 }
 
 /** U of the panel of mr output channels from o on. */
@@ -196,13 +106,13 @@ static void make_panel(const job *j, int64_t o, float *u, float *room) {
     const plan *p = &j->p;
     int64_t k = c->c * 9;
     int n = (int)ay_min_i64(p->kernel->mr, c->o - o);
-    ay_operand w = {.panel = ay_panel_weight, .row = p->pack, .w = c->w, .k = k};
-    if (c->wf) w = (ay_operand){.panel = ay_panel_turned, .row = p->pack, .f = c->wf, .ld = k};
+    ay_operand w = {.panel = ay_panel_weight, .row = p->grid.pack, .w = c->w, .k = k};
+    if (c->wf) w = (ay_operand){.panel = ay_panel_turned, .row = p->grid.pack, .f = c->wf, .ld = k};
     for (int64_t c0 = 0; c0 < c->c; c0 += CHANNELS) {
         int64_t cn = ay_min_i64(CHANNELS, c->c - c0);
         w.panel(&w, o, n, n, c0 * 9, cn * 9, room);
-        memset(room + cn * 9 * n, 0, MOST_LANES * sizeof *room); /* read with the last numbers */
-        for (int64_t i = 0; i < cn; i++) p->row->weights(n, room + i * 9 * n, u + (c0 + i) * n, p->u_point);
+        memset(room + cn * 9 * n, 0, AY_WINO_LANES * sizeof *room); /* read with the last numbers */
+        for (int64_t i = 0; i < cn; i++) p->grid.row->weights(n, room + i * 9 * n, u + (c0 + i) * n, p->u_point);
     }
 }
 
@@ -230,42 +140,20 @@ static void multiply(const job *j, const float *u, int64_t o0, int64_t o1, int64
     }
 }
 
-/** Results of one channel from `lines` [OUT][pitch]: bias, activation, residual, and into the picture. */
-static void place(const job *j, int64_t o, int64_t first, int64_t n, float *lines, int64_t pitch) {
-    const ay_conv *c = j->c;
-    ay_finish f = {.alpha = 1, .bias_all = c->bias ? c->bias[o] : 0, .act = c->act};
-    for (int64_t at = 0; at < n;) {
-        run r = run_at(&j->p, first + at, n - at);
-        int64_t width = ay_min_i64(r.n * OUT, c->out[2] - r.x);
-        for (int64_t i = 0; i < OUT && r.y + i < c->out[1]; i++) {
-            int64_t to = (r.picture * c->o + o) * j->y_plane + (r.y + i) * c->out[2] + r.x;
-            float *line = lines + i * pitch + at * OUT;
-            if (c->residual) f.residual = c->residual + to;
-            j->p.pack->finish(&f, width, line);
-            memcpy(c->y + to, line, (size_t)width * sizeof *line);
-        }
-        at += r.n;
-    }
-}
-
 static void product_tile(void *arg, int64_t tile, int thread) {
     const job *j = arg;
     const ay_conv *c = j->c;
     const plan *p = &j->p;
-    int64_t mr = p->kernel->mr, lanes = p->row->lanes, o0 = tile / p->parts * p->job_o, o1 = ay_min_i64(c->o, o0 + p->job_o);
+    int64_t mr = p->kernel->mr, o0 = tile / p->parts * p->job_o, o1 = ay_min_i64(c->o, o0 + p->job_o);
     int64_t t0 = tile % p->parts * p->part, t1 = ay_min_i64(j->count, t0 + p->part);
-    float *m = j->own + (size_t)thread * p->own_floats, *lines = m + POINTS * p->m_point, *own_u = lines + OUT * OUT * p->job_tiles;
+    float *m = j->own + (size_t)thread * p->own_floats, *own_u = m + p->m_floats;
     const float *u = p->u_once ? j->u + o0 / mr * p->u_panel : own_u;
     if (t0 >= t1) return;
     for (int64_t o = o0; o < o1 && !p->u_once; o += mr) make_panel(j, o, own_u + (o - o0) / mr * p->u_panel, m);
     for (; t0 < t1; t0 += p->job_tiles) {
-        int64_t n = ay_min_i64(p->job_tiles, t1 - t0), pitch = OUT * p->job_tiles;
+        int64_t n = ay_min_i64(p->job_tiles, t1 - t0);
         multiply(j, u, o0, o1, t0, n, m);
-        for (int64_t o = o0; o < o1; o++) {
-            const float *row = m + (o - o0) * p->job_tiles;
-            for (int64_t t = 0; t < n; t += lanes) p->row->output(row + t, p->m_point, lines + t * OUT, pitch);
-            place(j, o, j->first + t0, n, lines, pitch);
-        }
+        ay_wino_output(&p->grid, j->first + t0, n, o0, o1, m, p->m_point, p->job_tiles);
     }
 }
 
@@ -273,13 +161,11 @@ void ay_wino_run(const ay_exec *ex, const ay_conv *c) {
     job j = {.c = c, .p = plan_of(ex->isa, ay_pool_threads(ex->pool), c), .v = ex->scratch};
     const plan *p = &j.p;
     int64_t mr = p->kernel->mr, nr = p->kernel->nr;
-    j.plane = c->x_plane ? c->x_plane : c->in[1] * c->in[2];
-    j.y_plane = c->y_plane ? c->y_plane : c->out[1] * c->out[2];
     j.u = j.v + p->v_floats;
     j.own = j.u + p->u_floats;
     if (p->u_once) ay_parallel(ex->pool, ay_div_up(c->o, mr), weight_tile, &j, ex->stop);
-    for (; j.first < p->tiles; j.first += p->slab) {
-        j.count = ay_min_i64(p->slab, p->tiles - j.first);
+    for (; j.first < p->grid.tiles; j.first += p->slab) {
+        j.count = ay_min_i64(p->slab, p->grid.tiles - j.first);
         ay_parallel(ex->pool, ay_div_up(j.count, nr) * ay_div_up(c->c, CHANNELS), input_tile, &j, ex->stop);
         ay_parallel(ex->pool, ay_div_up(c->o, p->job_o) * p->parts, product_tile, &j, ex->stop);
     }
@@ -292,9 +178,9 @@ void ay_wino_run(const ay_exec *ex, const ay_conv *c) {
 bool ay_wino_pays(ay_isa isa, const ay_conv *c) {
     if (!ay_wino_can(c)) return false;
     plan p = plan_of(isa, 2, c);
-    double nr = p.kernel->nr, lanes = p.row->lanes, in = (double)c->c, out = (double)c->o, slow = 8 / lanes;
-    double pixels = (double)(c->n * c->out[1] * c->out[2]), times = p.u_once ? 1 : (double)ay_div_up(p.tiles, p.slab);
-    double tiles = (double)ay_round_up(p.tiles, p.kernel->nr);
+    double nr = p.kernel->nr, lanes = p.grid.row->lanes, in = (double)c->c, out = (double)c->o, slow = 8 / lanes;
+    double pixels = (double)(c->n * c->out[1] * c->out[2]), times = p.u_once ? 1 : (double)ay_div_up(p.grid.tiles, p.slab);
+    double tiles = (double)ay_round_up(p.grid.tiles, p.kernel->nr);
     double direct = in * out * (9 * pixels / nr * 1.03 + 15) + 12 * in * pixels;
     double wino = in * out * (POINTS * tiles / nr * 1.05 + 25 * slow * times) + slow * tiles * (45 * out + 50 * in);
     return 1.1 * wino < direct;

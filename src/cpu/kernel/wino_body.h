@@ -50,12 +50,17 @@ AY_INLINE void widen(const vf g[3], vf u[IN]) {
     u[5] = g[2];
 }
 
-static void input(const float *x, const float *tail, int64_t pitch, float *v, int64_t step) {
+enum { PIECES = VL >= AY_WINO_PIECES ? AY_WINO_PIECES : 1, LOADS = 4 / PIECES, SPAN = LOADS * VL }; /* vectors, numbers of a piece */
+
+static void input(const ay_wino_from *from, float *v, int64_t step) {
     vf d[IN][IN];
-    AY_UNROLL for (int r = 0; r < IN; r++, x += pitch, tail += pitch) {
+    AY_UNROLL for (int r = 0; r < IN; r++) {
         vf t[IN], more[4];
-        AY_UNROLL for (int i = 0; i < 4; i++) t[i] = v_load(x + i * VL);
-        AY_UNROLL for (int i = 0; i < 4; i++) more[i] = v_load(tail + i * VL);
+        AY_UNROLL for (int i = 0; i < 4; i++) {
+            const ay_wino_from *f = from + i / LOADS;
+            t[i] = v_load(f->x + r * f->pitch + i % LOADS * VL);
+            more[i] = v_load(f->tail + r * f->pitch + i % LOADS * VL);
+        }
         v_fours(t);
         v_fours(more);
         t[4] = more[0];
@@ -71,7 +76,19 @@ static void input(const float *x, const float *tail, int64_t pitch, float *v, in
     }
 }
 
-static void output(const float *m, int64_t step, float *y, int64_t pitch) {
+static void edge(const float *x, int64_t pitch, int top, int bottom, int left, int right, float *room) {
+    for (int r = 0; r < IN; r++) {
+        int lo = r >= top && r < bottom ? left : right;
+        AY_UNROLL for (int i = 0; i < LOADS; i++) {
+            int at = i * VL;
+            v_store(room + r * SPAN + at, v_load_between(x + r * pitch + at, lo - at, right - at));
+            at += OUT;
+            v_store(room + (IN + r) * SPAN + i * VL, v_load_between(x + r * pitch + at, lo - at, right - at));
+        }
+    }
+}
+
+static void output(const float *m, int64_t step, float bias, const ay_wino_to *to) {
     vf d[OUT][IN];
     AY_UNROLL for (int i = 0; i < IN; i++) {
         vf t[IN];
@@ -82,7 +99,13 @@ static void output(const float *m, int64_t step, float *y, int64_t pitch) {
     AY_UNROLL for (int r = 0; r < OUT; r++) {
         gather(d[r]);
         v_fours(d[r]);
-        AY_UNROLL for (int i = 0; i < 4; i++) v_store(y + r * pitch + i * VL, d[r][i]);
+        AY_UNROLL for (int i = 0; i < 4; i++) {
+            const ay_wino_to *t = to + i / LOADS;
+            int64_t at = r * t->pitch + i % LOADS * VL;
+            vf y = v_add(d[r][i], v_set(bias));
+            if (t->residual) y = v_add(y, v_load(t->residual + at));
+            v_store(t->y + at, y);
+        }
     }
 }
 
