@@ -162,6 +162,10 @@ static void dnnl_run(bench *b, void *arg) {
     b->dnnl('N', 'T', g->m, g->n, g->k, 1, g->a, g->k, g->b, g->k, 0, g->c, g->n);
 }
 
+/* A library's threads look out for more work for a while after each call (OpenBLAS: 2^26 ticks of the clock) and would share the
+ * cores with whatever is timed next. */
+static void let_them_sleep(void) { usleep(40000); }
+
 /** The same product by a library, in pairs with ours: its median rate and the median of the ratios. */
 typedef struct rival {
     const char *name;
@@ -196,10 +200,11 @@ static void gemm_row(bench *b, int64_t m, int64_t n, int64_t k, ay_dtype t) {
     if (b->sgemm) rivals[n_rivals++] = (rival){.name = "OpenBLAS float32", .run = blas_run};
     if (b->dnnl) rivals[n_rivals++] = (rival){.name = "oneDNN float32", .run = dnnl_run};
     for (int i = 0; i < b->pairs; i++) {
-        usleep(n_rivals ? 5000 : 0); /* the libraries' threads spin for a while after their work */
+        if (n_rivals) let_them_sleep();
         ours[i] = once(b, gemm_run, &g);
         peak[i] = flops / ours[i] / peak_now(b);
         for (int r = 0; r < n_rivals; r++) {
+            let_them_sleep();
             rivals[r].times[i] = once(b, rivals[r].run, &blas);
             rivals[r].ratio[i] = rivals[r].times[i] / ours[i];
         }
@@ -278,11 +283,12 @@ static void i8_row(bench *b, int64_t m, int64_t n, int64_t k, ay_dtype t) {
     if (b->sgemm) rivals[n_rivals++] = (rival){.name = "OpenBLAS float32", .run = blas_run};
     if (b->dnnl_int) rivals[n_rivals++] = (rival){.name = "oneDNN u8 x s8", .run = dnnl_int_run};
     for (int i = 0; i < b->pairs; i++) {
-        usleep(n_rivals ? 5000 : 0); /* the libraries' threads spin for a while after their work */
+        if (n_rivals) let_them_sleep();
         ours[i] = once(b, i8_run, &p);
         peak[i] = gop / ours[i] / int_peak_now(b, bits);
         fma[i] = gop / ours[i] / peak_now(b);
         for (int r = 0; r < n_rivals; r++) {
+            let_them_sleep();
             rivals[r].times[i] = once(b, rivals[r].run, &theirs);
             rivals[r].ratio[i] = rivals[r].times[i] / ours[i];
         }
@@ -559,7 +565,7 @@ static void blas_left_alone(bench *b) {
 }
 
 static void find_blas(bench *b) {
-    setenv("OPENBLAS_CORETYPE", b->ex.isa >= AY_ISA_AVX512 && b->ex.isa <= AY_ISA_AMX ? "SkylakeX" : "Haswell", 0);
+    setenv("OPENBLAS_CORETYPE", ay_isa_allows(b->ex.isa, AY_ISA_AVX512) ? "SkylakeX" : "Haswell", 0);
     char n[16];
     snprintf(n, sizeof n, "%d", b->threads);
     setenv("OPENBLAS_NUM_THREADS", n, 1);
@@ -581,7 +587,6 @@ static void find_dnnl(bench *b) {
     void *lib = NULL;
     snprintf(n, sizeof n, "%d", b->threads);
     setenv("OMP_NUM_THREADS", n, 1);
-    setenv("OMP_WAIT_POLICY", "passive", 0); /* its threads are not to spin while ours work */
     for (int i = 0; i < 3 && !lib; i++) lib = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
     if (lib) *(void **)&b->dnnl = dlsym(lib, "dnnl_sgemm"), *(void **)&b->dnnl_int = dlsym(lib, "dnnl_gemm_u8s8s32");
     if (!b->dnnl) printf("oneDNN is not installed (libdnnl-dev): no comparison with it\n");
