@@ -35,6 +35,9 @@ AY_INLINE void turn_block(const ay_dtype t, const char *src, int64_t pitch, int 
     }
 }
 
+/* Bytes of a row that are fetched ahead: processors follow fewer streams by themselves than a panel has rows. */
+enum { AHEAD = 256 };
+
 AY_INLINE void turn_as(const ay_dtype t, const void *src, int64_t ld, int rows, int width, int64_t k, float *dst) {
     int size = t == AY_F32 ? 4 : 2;
     int64_t pitch = ld * size;
@@ -43,6 +46,9 @@ AY_INLINE void turn_as(const ay_dtype t, const void *src, int64_t ld, int rows, 
         for (int r0 = 0; r0 < width; r0 += VL) {
             int left = rows - r0 < 0 ? 0 : rows - r0, lanes = width - r0 < VL ? width - r0 : VL;
             bool spill = width < VL && p + 2 * VL <= k;
+            for (int i = 0; i < left && i < VL; i++) {
+                __builtin_prefetch((const char *)src + (r0 + i) * pitch + p * size + AHEAD);
+            }
             turn_block(t, (const char *)src + r0 * pitch + p * size, pitch, left < VL ? left : VL, kn, lanes, width, spill,
                        dst + p * width + r0);
         }
