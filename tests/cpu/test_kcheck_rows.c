@@ -191,6 +191,39 @@ static void transpose_case(const ay_pack_row *p, int64_t m, int64_t n) {
     kc_done();
 }
 
+/** `rows` rows of n numbers from a panel, and the first in place. */
+static void finish_case(const ay_pack_row *p, int64_t rows, int64_t n, ay_act act) {
+    int64_t width = (n + 15) / 16 * 16 + 16 * kc_between(0, 1), ldo = n + kc_between(0, 5), ldr = n + kc_between(0, 5);
+    float *c = kc_matrix(rows, width, width, false), *out = kc_floats((rows - 1) * ldo + n), *line = kc_floats(n);
+    ay_finish f = {.alpha = kc_coin() ? 1 : 0.7f, .bias_all = kc_coin() ? 0 : 0.3f, .act = act};
+    if (kc_coin()) f.scale = kc_matrix(1, n, n, false);
+    if (kc_coin()) f.bias = kc_matrix(1, n, n, false);
+    if (kc_coin()) f.gate = kc_matrix(1, n, n, false);
+    if (kc_coin()) f.residual = kc_matrix(rows, n, ldr, false);
+    memcpy(line, c, (size_t)n * sizeof *line);
+    p->finish(&f, n, line);
+    p->finish_panel(&f, rows, n, c, width, out, ldo, ldr);
+    for (int64_t i = 0; i < rows * n; i++) {
+        int64_t r = i / n, x = i % n;
+        double v = (double)c[r * width + x] * (double)f.alpha * (f.scale ? (double)f.scale[x] : 1), size = fabs(v);
+        if (f.bias) v += (double)f.bias[x], size += fabs((double)f.bias[x]);
+        v = kc_act(act, v + (double)f.bias_all) * (f.gate ? (double)f.gate[x] : 1);
+        if (f.residual) v += (double)f.residual[r * ldr + x], size += fabs((double)f.residual[r * ldr + x]);
+        if (r == 0) kc_near(p->name, p->isa, x, v, line[x], KC_EPS * 24 * (1 + size));
+        kc_near(p->name, p->isa, i, v, out[r * ldo + x], KC_EPS * 24 * (1 + size));
+    }
+    kc_done();
+}
+
+static void test_finishing(void **state) {
+    int n;
+    const ay_pack_row *const *rows = ay_pack_rows(&n);
+    for (int r = 0; r < n; r++) {
+        if (!ay_isa_allows(ay_isa_best(), rows[r]->isa)) continue;
+        for (int64_t i = 1; i <= 100; i++) finish_case(rows[r], kc_between(1, 9), i, (ay_act)(i % (AY_ACT_TANH + 1)));
+    }
+}
+
 static void test_packing(void **state) {
     static const ay_dtype types[] = {AY_F32, AY_F16, AY_BF16};
     int n;
@@ -213,7 +246,7 @@ static void test_packing(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows), cmocka_unit_test(test_packing)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows), cmocka_unit_test(test_packing), cmocka_unit_test(test_finishing)};
     kc_start(5);
     int failed = cmocka_run_group_tests_name("kcheck rows", tests, NULL, NULL);
     kc_end();

@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
  * Products of quantised activations with quantised weights. A tile of C goes through k in passes; in a pass each strip of nr
- * columns is unpacked once, into the first cache, and all rows of the tile stream past it. Every sum runs over k in the same
- * order however the work is split.
+ * columns is unpacked once, into the first cache, and all rows of the tile stream past it. Sums gather in scratch, strip by
+ * strip one row behind the other, and go to C when they are finished: rows of C are far apart, often a power of two, where
+ * caches keep few. Every sum runs over k in the same order however the work is split.
  */
 #include "cpu/kernel/i8.h"
 
-#include <string.h>
-
 enum {
     PASS = 16,          /* blocks of 32 along k: a strip of 32 columns is 16 KiB then */
-    MT = 384, MT_WIDE = 768, /* rows of a tile: with PASS, 240 or 480 KiB of codes in the second cache */
-    NT = 1024,          /* columns of a tile */
+    MT = 384, NT = 320, /* a tile: with PASS, 240 KiB of codes and 480 KiB of sums in the second cache */
     TILES_A_THREAD = 6, /* so that threads finish together */
     LEAST_ROWS = 5      /* fewer rows go through float dot products, which read the weight once */
 };
@@ -19,7 +17,7 @@ enum {
 typedef struct plan {
     const ay_gemm_i8_row *kernel;
     int64_t blocks, pass, mt, nt, tiles_m, tiles_n;
-    size_t panel, scales, stage, finish; /* bytes a thread */
+    size_t panel, scales, stage, row_scales, sums; /* bytes a thread */
 } plan;
 
 typedef struct job {
@@ -34,7 +32,7 @@ typedef struct job {
     char *scratch;
 } job;
 
-static size_t per_thread(const plan *p) { return p->panel + p->scales + p->stage + p->finish; }
+static size_t per_thread(const plan *p) { return p->panel + p->scales + p->stage + p->row_scales + p->sums; }
 
 static int64_t even(int64_t size, int64_t most, int64_t unit) {
     int64_t parts = ay_div_up(size, ay_max_i64(unit, most));
@@ -46,8 +44,7 @@ static plan plan_of(ay_isa isa, int threads, const ay_gemm *g) {
     plan p = {.kernel = ay_gemm_i8_for(isa, g->w), .blocks = ay_div_up(g->k, AY_I8_BLOCK)};
     p.pass = ay_div_up(p.blocks, ay_div_up(p.blocks, PASS));
     int64_t nr = p.kernel->nr, nt = NT;
-    /* Where 32 columns go at once, unpacking weights takes a larger part of the time, and second caches have a megabyte. */
-    p.mt = even(m, nr > 16 ? MT_WIDE : MT, p.kernel->mr);
+    p.mt = even(m, MT, p.kernel->mr);
     p.tiles_m = ay_div_up(m, p.mt);
     do { /* narrower tiles cost nothing but one reading more of the activations */
         p.nt = even(n, nt, nr);
@@ -57,7 +54,8 @@ static plan plan_of(ay_isa isa, int threads, const ay_gemm *g) {
     p.panel = (size_t)(p.pass * AY_I8_BLOCK * nr);
     p.scales = (size_t)ay_round_up(p.pass * nr * 4, 64);
     p.stage = ay_i8_stage_bytes(p.kernel, p.pass);
-    p.finish = (size_t)ay_round_up(p.nt * 4, 64);
+    p.row_scales = (size_t)ay_round_up(p.nt * 4, 64);
+    p.sums = (size_t)ay_round_up(p.mt * p.nt * 4, 64);
     return p;
 }
 
@@ -71,40 +69,45 @@ size_t ay_gemm_i8_scratch(ay_isa isa, int threads, const ay_gemm *g) {
     return per_thread(&p) * (size_t)threads + 64;
 }
 
-/** One strip of a tile in one pass: all its rows against the panel of blocks b0 .. b0 + nb (doubled ones count on). */
-static void strip(const job *j, int64_t m0, int64_t m1, int64_t n, int cols, int64_t b0, int64_t nb, const uint8_t *b,
-                  const float *scale) {
-    const ay_gemm_i8_row *k = j->p.kernel;
-    for (int64_t m = m0; m < m1; m += k->mr) {
-        int rows = (int)ay_min_i64(k->mr, j->g->m - m);
-        const char *a = j->a + (m * j->room + b0 * rows) * AY_I8_RECORD;
-        float *c = j->g->c + m * j->g->ldc + n;
-        if (cols == k->nr) {
-            k->height[rows - 1](nb, a, b, scale, c, j->g->ldc, b0 > 0);
-            continue;
-        }
-        _Alignas(64) float t[AY_I8_MAX_MR * AY_I8_MAX_NR];
-        k->height[rows - 1](nb, a, b, scale, t, k->nr, false);
-        for (int i = 0; i < rows; i++) {
-            for (int x = 0; x < cols; x++) {
-                float *to = c + i * j->g->ldc + x;
-                *to = b0 > 0 ? *to + t[i * k->nr + x] : t[i * k->nr + x];
-            }
-        }
+/** A strip of `cols` columns of C from n on. */
+typedef struct strip {
+    int64_t m0, m1, n;
+    int cols;
+    const float *row_scale; /* of these columns, or NULL */
+    float *sums;            /* [m1 - m0][nr]; where there is one pass, of one panel of rows after the other */
+} strip;
+
+static void finish(const job *j, const strip *s, int64_t m, int64_t rows, const float *sums) {
+    const ay_gemm *g = j->g;
+    int64_t n = s->n;
+    ay_finish f = {.alpha = g->alpha,
+                   .scale = s->row_scale,
+                   .bias = g->bias ? g->bias + n : NULL,
+                   .gate = g->gate ? g->gate + n : NULL,
+                   .residual = g->residual ? g->residual + m * g->ldr + n : NULL,
+                   .act = g->act};
+    j->pack->finish_panel(&f, rows, s->cols, sums, j->p.kernel->nr, g->c + m * g->ldc + n, g->ldc, g->ldr);
+}
+
+/** Fetches the rows of C that are finished next. */
+static void ahead(const ay_gemm *g, int64_t m0, int64_t m1, int64_t n, int cols) {
+    for (int64_t m = m0; m < m1; m++) {
+        __builtin_prefetch(g->c + m * g->ldc + n, 1);
+        __builtin_prefetch(g->c + m * g->ldc + n + cols - 1, 1);
     }
 }
 
-static void finish(const job *j, int64_t m0, int64_t m1, int64_t n, int cols, const float *row_scale) {
-    const ay_gemm *g = j->g;
-    ay_finish f = {.alpha = g->alpha,
-                   .scale = row_scale,
-                   .bias = g->bias ? g->bias + n : NULL,
-                   .gate = g->gate ? g->gate + n : NULL,
-                   .act = g->act};
-    if (f.alpha == 1.0f && !f.scale && !f.bias && !f.gate && !g->residual && f.act == AY_ACT_NONE) return;
-    for (int64_t m = m0; m < m1; m++) {
-        if (g->residual) f.residual = g->residual + m * g->ldr + n;
-        j->pack->finish(&f, cols, g->c + m * g->ldc + n);
+/** A strip in one pass: its rows against the panel of blocks b0 .. b0 + nb (doubled ones count on). */
+static void pass_run(const job *j, const strip *s, int64_t b0, int64_t nb, const uint8_t *b, const float *scale) {
+    const ay_gemm_i8_row *k = j->p.kernel;
+    bool last = b0 + nb == j->all;
+    if (last) ahead(j->g, s->m0, ay_min_i64(s->m0 + k->mr, s->m1), s->n, s->cols);
+    for (int64_t m = s->m0; m < s->m1; m += k->mr) {
+        int64_t rows = ay_min_i64(k->mr, s->m1 - m);
+        float *sums = s->sums + (b0 > 0 || !last ? (m - s->m0) * k->nr : 0);
+        if (last) ahead(j->g, m + rows, ay_min_i64(m + 2 * k->mr, s->m1), s->n, s->cols);
+        k->height[rows - 1](nb, j->a + (m * j->room + b0 * rows) * AY_I8_RECORD, b, scale, sums, k->nr, b0 > 0);
+        if (last) finish(j, s, m, rows, sums);
     }
 }
 
@@ -113,20 +116,21 @@ static void tile_run(void *arg, int64_t tile, int thread) {
     const plan *p = &j->p;
     int64_t m0 = tile % p->tiles_m * p->mt, m1 = ay_min_i64(j->g->m, m0 + p->mt), n0 = tile / p->tiles_m * p->nt,
             n1 = ay_min_i64(j->g->n, n0 + p->nt), nr = p->kernel->nr;
-    char *scratch = j->scratch + (size_t)thread * per_thread(p);
+    char *scratch = j->scratch + (size_t)thread * per_thread(p), *row_scales = scratch + p->panel + p->scales + p->stage;
     uint8_t *b = (uint8_t *)scratch;
-    float *scale = (float *)(scratch + p->panel), *row_scale = (float *)(scratch + p->panel + p->scales + p->stage);
+    float *scale = j->w.run ? (float *)(scratch + p->panel) : NULL, *row_scale = j->w.run ? NULL : (float *)row_scales;
+    float *sums = (float *)(row_scales + p->row_scales);
     ay_i8_panel make = {&j->w, p->kernel, j->a8, j->pack, (int8_t *)scratch + p->panel + p->scales};
-    if (!j->w.run) ay_i8_row_scales(&j->w, n0, n1 - n0, row_scale);
+    if (row_scale) ay_i8_row_scales(&j->w, n0, n1 - n0, row_scale);
     for (int64_t b0 = 0, nb; b0 < j->all; b0 += nb) {
         bool again = b0 >= p->blocks;
         nb = ay_min_i64(p->pass, (again ? j->all : p->blocks) - b0);
         for (int64_t n = n0; n < n1; n += nr) {
             int cols = (int)ay_min_i64(nr, n1 - n);
-            if (again) ay_i8_panel_doubled(&make, n, cols, j->head, b0 - p->blocks, nb, b, j->w.run ? scale : NULL);
-            else ay_i8_panel_make(&make, n, cols, b0, nb, b, j->w.run ? scale : NULL);
-            strip(j, m0, m1, n, cols, b0, nb, b, j->w.run ? scale : NULL);
-            if (b0 + nb == j->all) finish(j, m0, m1, n, cols, j->w.run ? NULL : row_scale + (n - n0));
+            strip s = {m0, m1, n, cols, row_scale ? row_scale + (n - n0) : NULL, sums + (n - n0) * p->mt};
+            if (again) ay_i8_panel_doubled(&make, n, cols, j->head, b0 - p->blocks, nb, b, scale);
+            else ay_i8_panel_make(&make, n, cols, b0, nb, b, scale);
+            pass_run(j, &s, b0, nb, b, scale);
         }
     }
 }

@@ -223,3 +223,55 @@ static void finish(const ay_finish *f, int64_t n, float *c) {
     case AY_ACT_TANH: finish_as(f, AY_ACT_TANH, n, c); return;
     }
 }
+
+/** `vectors` vectors of each of some rows, the last of `lanes` numbers, or of VL where that is known to the compiler. `more`:
+ *  gate or residual. */
+AY_INLINE void finish_columns(const ay_finish *f, const ay_act act, const bool more, const int vectors, const int lanes, int64_t i,
+                              int64_t rows, const float *c, int64_t width, float *out, int64_t ldo, int64_t ldr) {
+    vf scale[2], bias[2], gate[2];
+    AY_UNROLL for (int v = 0; v < vectors; v++) {
+        int64_t at = i + v * VL;
+        scale[v] = v_set(f->alpha), bias[v] = v_set(f->bias_all), gate[v] = v_set(1);
+        if (f->scale) scale[v] = v_mul(scale[v], lanes == VL ? v_load(f->scale + at) : v_loadn(f->scale + at, lanes));
+        if (f->bias) bias[v] = v_add(bias[v], lanes == VL ? v_load(f->bias + at) : v_loadn(f->bias + at, lanes));
+        if (f->gate) gate[v] = lanes == VL ? v_load(f->gate + at) : v_loadn(f->gate + at, lanes);
+    }
+    const float *res = f->residual;
+    for (int64_t r = 0; r < rows; r++) {
+        AY_UNROLL for (int v = 0; v < vectors; v++) {
+            int64_t at = i + v * VL;
+            vf x = v_act(act, v_fma(v_load(c + r * width + at), scale[v], bias[v]));
+            if (more) x = v_mul(x, gate[v]);
+            if (more && res) x = v_add(x, lanes == VL ? v_load(res + r * ldr + at) : v_loadn(res + r * ldr + at, lanes));
+            if (lanes == VL) v_store(out + r * ldo + at, x);
+            else v_storen(out + r * ldo + at, x, lanes);
+        }
+    }
+}
+
+AY_INLINE void panel_as(const ay_finish *f, const ay_act act, int64_t rows, int64_t n, const float *c, int64_t width, float *out,
+                        int64_t ldo, int64_t ldr) {
+    int64_t i = 0;
+    bool more = f->gate || f->residual;
+    for (; i + 2 * VL <= n; i += 2 * VL) {
+        if (more) finish_columns(f, act, true, 2, VL, i, rows, c, width, out, ldo, ldr);
+        else finish_columns(f, act, false, 2, VL, i, rows, c, width, out, ldo, ldr);
+    }
+    for (; i < n; i += VL) finish_columns(f, act, true, 1, n - i < VL ? (int)(n - i) : VL, i, rows, c, width, out, ldo, ldr);
+}
+
+static void finish_panel(const ay_finish *f, int64_t rows, int64_t n, const float *c, int64_t width, float *out, int64_t ldo,
+                         int64_t ldr) {
+#define AS(act) case act: panel_as(f, act, rows, n, c, width, out, ldo, ldr); return
+    switch (f->act) {
+        AS(AY_ACT_NONE);
+        AS(AY_ACT_GELU_TANH);
+        AS(AY_ACT_GELU_ERF);
+        AS(AY_ACT_GELU_SIGMOID);
+        AS(AY_ACT_SILU);
+        AS(AY_ACT_RELU);
+        AS(AY_ACT_SIGMOID);
+        AS(AY_ACT_TANH);
+    }
+#undef AS
+}

@@ -45,6 +45,8 @@ typedef struct ay_pack_row {
     /** Entries of a table of 2^bits numbers, bits 4, 6 or 8, by n codes from code number `begin` on. */
     void (*lookup)(int bits, const float *table, int64_t n, const uint8_t *src, int64_t begin, float *out);
     void (*finish)(const ay_finish *f, int64_t n, float *c);
+    /** The same of the first n numbers of `rows` rows of c [rows][width], width a multiple of the lanes, to rows of out. */
+    void (*finish_panel)(const ay_finish *f, int64_t rows, int64_t n, const float *c, int64_t width, float *out, int64_t ldo, int64_t ldr);
     /** y [m][n] = x [n][m], rows xs and ys apart; y is written forward, a few rows of it side by side. */
     void (*transpose)(int64_t m, int64_t n, const float *x, int64_t xs, float *y, int64_t ys);
 } ay_pack_row;
