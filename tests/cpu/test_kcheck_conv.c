@@ -93,7 +93,7 @@ static void reference_pixel(problem *p, int64_t n, int64_t o, int64_t pixel, con
     }
     if (c->bias) sum += (double)c->bias[o], size += fabs((double)c->bias[o]);
     double v = kc_act(c->act, sum), bound = KC_EPS * 1.2 * ((double)(cg * volume(c->kernel)) + 12) * size;
-    if (c->how == AY_CONV_WINO) bound = wino_bound(p, n, o, at);
+    if (c->how != AY_CONV_DIRECT) bound = wino_bound(p, n, o, at);
     if (c->act != AY_ACT_NONE) bound += KC_EPS * (12 * fabs(v) + 4 * (1 + size));
     if (c->residual) v += (double)c->residual[to];
     p->want[to] = v;
@@ -129,6 +129,7 @@ static float value(bool whole) { return whole ? (float)kc_between(-3, 3) : kc_re
 /** Output sizes and `before` are set by the caller; weights come as float32, float16 or a computed value by chance. */
 static void problem_run(ay_conv c) {
     if (kc_left_out()) return;
+    static const int hows[] = {AY_CONV_DIRECT, AY_CONV_WINO_SLAB, AY_CONV_WINO_FEW};
     problem p = {.c = c, .whole = kc_coin(), .x_plane = volume(c.in), .y_plane = volume(c.out)};
     if (kc_coin()) p.c.x_plane = p.x_plane += kc_between(0, 9);
     if (kc_coin()) p.c.y_plane = p.y_plane += kc_between(0, 9);
@@ -151,8 +152,8 @@ static void problem_run(ay_conv c) {
     if (kc_coin()) p.c.bias = kc_matrix(1, c.o, c.o, p.whole);
     if (kc_coin()) p.c.residual = kc_matrix(1, p.y_count, p.y_count, p.whole);
     if (kc_coin()) p.c.act = (ay_act)kc_between(0, AY_ACT_TANH);
-    p.c.how = ay_wino_can(&c) && kc_coin() ? AY_CONV_WINO : AY_CONV_DIRECT;
-    if (p.c.how == AY_CONV_WINO) wino_bounds(&p, seen);
+    p.c.how = !ay_wino_can(&c) ? AY_CONV_DIRECT : hows[kc_between(0, 2)];
+    if (p.c.how != AY_CONV_DIRECT) wino_bounds(&p, seen);
     p.onto = p.c.residual && p.c.act == AY_ACT_NONE && kc_coin();
     p.want = calloc((size_t)p.y_count, sizeof *p.want);
     p.bound = calloc((size_t)p.y_count, sizeof *p.bound);
@@ -163,7 +164,7 @@ static void problem_run(ay_conv c) {
     }
     char what[220];
     snprintf(what, sizeof what, "%s n=%d c=%d o=%d groups=%d in=%dx%dx%d kernel=%dx%dx%d stride=%d,%d,%d before=%d,%d,%d",
-             p.c.how == AY_CONV_WINO ? "Winograd's conv" : "conv", (int)c.n, (int)c.c, (int)c.o, (int)c.groups, (int)c.in[0], (int)c.in[1], (int)c.in[2], (int)c.kernel[0],
+             p.c.how == AY_CONV_DIRECT ? "conv" : p.c.how == AY_CONV_WINO_FEW ? "Winograd's conv of few tiles" : "Winograd's conv", (int)c.n, (int)c.c, (int)c.o, (int)c.groups, (int)c.in[0], (int)c.in[1], (int)c.in[2], (int)c.kernel[0],
              (int)c.kernel[1], (int)c.kernel[2], (int)c.stride[0], (int)c.stride[1], (int)c.stride[2], (int)c.before[0],
              (int)c.before[1], (int)c.before[2]);
     run_all(&p, what);

@@ -31,7 +31,7 @@ static ay_mm_plan plan_of(ay_isa isa, int threads, const ay_conv *c) {
 }
 
 static bool by_wino(ay_isa isa, const ay_conv *c) {
-    return c->how == AY_CONV_WINO || (c->how == AY_CONV_BEST && ay_wino_pays(isa, c));
+    return c->how == AY_CONV_BEST ? ay_wino_pays(isa, c) : c->how != AY_CONV_DIRECT;
 }
 
 size_t ay_conv_scratch(ay_isa isa, int threads, const ay_conv *c) {

@@ -89,12 +89,14 @@ typedef struct ay_conv {
     ay_act act;
     float *y;
     int64_t x_plane, y_plane; /* elements from channel to channel */
-    enum { AY_CONV_BEST, AY_CONV_DIRECT, AY_CONV_WINO } how; /* the two others are for checks */
+    enum { AY_CONV_BEST, AY_CONV_DIRECT, AY_CONV_WINO, AY_CONV_WINO_SLAB, AY_CONV_WINO_FEW } how; /* the last two: for checks */
 } ay_conv;
 size_t ay_conv_scratch(ay_isa isa, int threads, const ay_conv *c);
 void ay_conv_run(const ay_exec *ex, const ay_conv *c);
-/** wino.c: 3 x 3 with stride 1 by Winograd's method; whether it can be, and whether that is expected to be faster. */
+/** wino.c: 3 x 3 with stride 1 by Winograd's method; whether it can be; what it is expected to take, in cycles of one thread,
+ *  where a micro-kernel multiplies nr numbers a cycle; whether that is less than the direct product takes. */
 bool ay_wino_can(const ay_conv *c);
+double ay_wino_cycles(ay_isa isa, const ay_conv *c);
 bool ay_wino_pays(ay_isa isa, const ay_conv *c);
 size_t ay_wino_scratch(ay_isa isa, int threads, const ay_conv *c);
 void ay_wino_run(const ay_exec *ex, const ay_conv *c);

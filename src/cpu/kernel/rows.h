@@ -118,7 +118,7 @@ typedef struct ay_wino_to {
     const float *residual;
     int64_t pitch;
 } ay_wino_to;
-/** `lanes` tiles at once, which in v and m stand in an order of the row's own. `step`: from point to point. */
+/** `lanes` tiles at once: in v and m, tile q of piece i stands in lane q * pieces + i. `step`: from point to point. */
 typedef struct ay_wino_row {
     const char *name;
     ay_isa isa;

@@ -7,10 +7,11 @@
  * A slab of V, of as many tiles as the third cache holds, is made by all threads. Then each job takes some output channels
  * and tiles: their M stays in the second cache and is turned into results at once. U is 36 / 9 of the weight in float32, so
  * it is made once a call only where all of it is small; else each job makes what it needs of it, for all tiles of a slab.
- * Every sum over channels is one job's, in the same order whatever the threads.
+ * Every sum over channels is one job's, in the same order whatever the threads. Few tiles go another way: wino_few.c.
  */
 #include "cpu/kernel/wino.h"
 
+#include <math.h>
 #include <string.h>
 
 enum {
@@ -78,7 +79,31 @@ static plan plan_of(ay_isa isa, int threads, const ay_conv *c) {
     return p;
 }
 
+/* ---- how, and whether ---------------------------------------------------------------------------------------------- */
+
+static double slab_cycles(ay_isa isa, const ay_conv *c) {
+    plan p = plan_of(isa, 2, c); /* never by the number of threads: the result would depend on it */
+    double nr = p.kernel->nr, lanes = p.grid.row->lanes, in = (double)c->c, out = (double)c->o, slow = 8 / lanes;
+    double times = p.u_once ? 1 : (double)ay_div_up(p.grid.tiles, p.slab), tiles = (double)ay_round_up(p.grid.tiles, p.kernel->nr);
+    return in * out * (POINTS * tiles / nr * 1.05 + 25 * slow * times) + slow * tiles * (45 * out + 50 * in);
+}
+
+static bool by_few(ay_isa isa, const ay_conv *c) {
+    if (c->how == AY_CONV_WINO_SLAB || c->how == AY_CONV_WINO_FEW) return c->how == AY_CONV_WINO_FEW;
+    return ay_wino_few_cycles(isa, c) < slab_cycles(isa, c);
+}
+
+double ay_wino_cycles(ay_isa isa, const ay_conv *c) { return fmin(ay_wino_few_cycles(isa, c), slab_cycles(isa, c)); }
+
+bool ay_wino_pays(ay_isa isa, const ay_conv *c) {
+    if (!ay_wino_can(c)) return false;
+    double in = (double)c->c, pixels = (double)(c->n * c->out[1] * c->out[2]), nr = ay_gemm_f32_pick(isa)->nr;
+    double direct = in * (double)c->o * (9 * pixels / nr * 1.03 + 15) + 12 * in * pixels;
+    return 1.1 * ay_wino_cycles(isa, c) < direct;
+}
+
 size_t ay_wino_scratch(ay_isa isa, int threads, const ay_conv *c) {
+    if (by_few(isa, c)) return ay_wino_few_scratch(isa, threads, c);
     plan p = plan_of(isa, threads, c);
     return (p.v_floats + p.u_floats + p.own_floats * (size_t)threads) * sizeof(float);
 }
@@ -97,7 +122,8 @@ static void input_tile(void *arg, int64_t tile, int thread) {
     const job *j = arg;
     const plan *p = &j->p;
     int64_t blocks = ay_div_up(j->c->c, CHANNELS), panel = tile / blocks, nr = p->kernel->nr, c0 = tile % blocks * CHANNELS;
-    ay_wino_input(&p->grid, j->first + panel * nr, nr, c0, ay_min_i64(j->c->c, c0 + CHANNELS), j->v + panel * p->v_panel, p->v_point, nr);
+    int64_t c1 = ay_min_i64(j->c->c, c0 + CHANNELS);
+    ay_wino_input(&p->grid, j->first + panel * nr, nr, c0, c1, j->v + panel * p->v_panel, p->v_point, nr);
 }
 
 /** U of the panel of mr output channels from o on. */
@@ -158,6 +184,10 @@ static void product_tile(void *arg, int64_t tile, int thread) {
 }
 
 void ay_wino_run(const ay_exec *ex, const ay_conv *c) {
+    if (by_few(ex->isa, c)) {
+        ay_wino_few_run(ex, c);
+        return;
+    }
     job j = {.c = c, .p = plan_of(ex->isa, ay_pool_threads(ex->pool), c), .v = ex->scratch};
     const plan *p = &j.p;
     int64_t mr = p->kernel->mr, nr = p->kernel->nr;
@@ -169,19 +199,4 @@ void ay_wino_run(const ay_exec *ex, const ay_conv *c) {
         ay_parallel(ex->pool, ay_div_up(j.count, nr) * ay_div_up(c->c, CHANNELS), input_tile, &j, ex->stop);
         ay_parallel(ex->pool, ay_div_up(c->o, p->job_o) * p->parts, product_tile, &j, ex->stop);
     }
-}
-
-/* ---- whether ------------------------------------------------------------------------------------------------------- */
-
-/** What both ways are expected to take, in cycles of an AVX2 machine (fitted on Zen 3; one thread). Never by the number of
- *  threads: the result would depend on it. */
-bool ay_wino_pays(ay_isa isa, const ay_conv *c) {
-    if (!ay_wino_can(c)) return false;
-    plan p = plan_of(isa, 2, c);
-    double nr = p.kernel->nr, lanes = p.grid.row->lanes, in = (double)c->c, out = (double)c->o, slow = 8 / lanes;
-    double pixels = (double)(c->n * c->out[1] * c->out[2]), times = p.u_once ? 1 : (double)ay_div_up(p.grid.tiles, p.slab);
-    double tiles = (double)ay_round_up(p.grid.tiles, p.kernel->nr);
-    double direct = in * out * (9 * pixels / nr * 1.03 + 15) + 12 * in * pixels;
-    double wino = in * out * (POINTS * tiles / nr * 1.05 + 25 * slow * times) + slow * tiles * (45 * out + 50 * in);
-    return 1.1 * wino < direct;
 }

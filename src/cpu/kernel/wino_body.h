@@ -50,7 +50,8 @@ AY_INLINE void widen(const vf g[3], vf u[IN]) {
     u[5] = g[2];
 }
 
-enum { PIECES = VL >= AY_WINO_PIECES ? AY_WINO_PIECES : 1, LOADS = 4 / PIECES, SPAN = LOADS * VL }; /* vectors, numbers of a piece */
+/* LOADS vectors, SPAN numbers are a piece's row. */
+enum { PIECES = VL >= AY_WINO_PIECES ? AY_WINO_PIECES : 1, LOADS = 4 / PIECES, SPAN = LOADS * VL };
 
 static void input(const ay_wino_from *from, float *v, int64_t step) {
     vf d[IN][IN];

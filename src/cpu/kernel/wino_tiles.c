@@ -111,7 +111,8 @@ static void input_of(const ay_wino_grid *g, const piece *p, int64_t n, int64_t c
     g->row->input(from, v, step);
 }
 
-void ay_wino_input(const ay_wino_grid *g, int64_t first, int64_t count, int64_t c0, int64_t c1, float *v, int64_t step, int64_t width) {
+void ay_wino_input(const ay_wino_grid *g, int64_t first, int64_t count, int64_t c0, int64_t c1, float *v, int64_t step,
+                   int64_t width) {
     int64_t lanes = g->row->lanes, pieces = pieces_of(g->row), n = lanes / pieces;
     piece p[VECTORS * PIECES];
     for (int64_t some; count > 0; first += some, count -= some, v += some) {
@@ -125,7 +126,7 @@ void ay_wino_input(const ay_wino_grid *g, int64_t first, int64_t count, int64_t 
 
 /* ---- output -------------------------------------------------------------------------------------------------------- */
 
-/** Results of a piece that is not written where it belongs: `lines` are rows of n tiles; with no activation what is to be added is. */
+/** Results of a piece that is not written where it belongs, from rows of n tiles; what is to be added is, if there is no activation. */
 static void scatter(const ay_wino_grid *g, int64_t o, int64_t tile, int64_t n, float *lines) {
     const ay_conv *c = g->c;
     ay_finish f = {.alpha = 1};
@@ -169,7 +170,8 @@ static int64_t place_of(const ay_wino_grid *g, int64_t tile, int64_t n) {
     return whole ? r.picture * c->o * g->y_plane + r.y * c->out[2] + r.x : -1;
 }
 
-static void output_of(const ay_wino_grid *g, const int64_t *place, int64_t n, int64_t tile, int64_t o, const float *m, int64_t step) {
+static void output_of(const ay_wino_grid *g, const int64_t *place, int64_t n, int64_t tile, int64_t o, const float *m,
+                      int64_t step) {
     const ay_conv *c = g->c;
     const float *residual = c->act == AY_ACT_NONE ? c->residual : NULL;
     int64_t next = o + 1 < c->o ? g->y_plane : 0, span = n * OUT;
@@ -191,13 +193,15 @@ static void output_of(const ay_wino_grid *g, const int64_t *place, int64_t n, in
         if (place[i] < 0) scatter(g, o, tile + i * n, n, rooms[i]);
 }
 
-void ay_wino_output(const ay_wino_grid *g, int64_t first, int64_t count, int64_t o0, int64_t o1, const float *m, int64_t step, int64_t width) {
+void ay_wino_output(const ay_wino_grid *g, int64_t first, int64_t count, int64_t o0, int64_t o1, const float *m,
+                    int64_t step, int64_t width) {
     int64_t lanes = g->row->lanes, pieces = pieces_of(g->row), n = lanes / pieces, place[VECTORS * PIECES];
     for (int64_t some; count > 0; first += some, count -= some, m += some) {
         some = ay_min_i64(count, VECTORS * lanes);
         for (int64_t i = 0; i * n < ay_round_up(some, lanes); i++) place[i] = place_of(g, first + i * n, n);
         for (int64_t o = o0; o < o1; o++) {
-            for (int64_t at = 0; at < some; at += lanes) output_of(g, place + at / n, n, first + at, o, m + (o - o0) * width + at, step);
+            for (int64_t at = 0; at < some; at += lanes)
+                output_of(g, place + at / n, n, first + at, o, m + (o - o0) * width + at, step);
             if (g->c->act != AY_ACT_NONE) activate(g, o, first, some);
         }
     }
