@@ -34,7 +34,7 @@ LINK   = $(CC) -pthread $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
 
 # ---- what there is: folders are lists, nothing is named twice -----------------------------------------------------------
 isa_files = $(foreach i,$(1),$(wildcard src/*/*_$(i).c src/*/*/*_$(i).c))
-X86_FILES := $(call isa_files,avx2 avx512 vnni amx)
+X86_FILES := $(call isa_files,avx2 avxvnni avx512 vnni amx)
 ARM_FILES := $(call isa_files,neon dotprod i8mm)
 SKIP_ISA  := $(if $(filter x86_64,$(ARCH)),,$(X86_FILES)) $(if $(filter aarch64 arm64,$(ARCH)),,$(ARM_FILES))
 SRC    := $(filter-out $(SKIP_ISA),$(wildcard src/*.c src/*/*.c src/*/*/*.c))
@@ -45,6 +45,7 @@ OBJ    := $(SRC:%.c=$(BUILD)/%.o) $(GEN:%.c=%.o) $(OBJC:%.m=$(BUILD)/%.o)
 CLI    := $(wildcard cli/*.c)
 
 flags_avx2    := -mavx2 -mfma -mf16c -mbmi2
+flags_avxvnni := $(flags_avx2) -mavxvnni
 flags_avx512  := $(flags_avx2) -mavx512f -mavx512bw -mavx512cd -mavx512dq -mavx512vl -mprefer-vector-width=512
 flags_vnni    := $(flags_avx512) -mavx512vnni
 flags_dotprod := -march=armv8.2-a+dotprod

@@ -609,7 +609,7 @@ int main(int argc, char **argv) {
     const char *cap = getenv("ALLOY_ISA");
     if (quick) b.pairs = 3;
     b.ex.isa = ay_isa_best();
-    if (cap && ay_isa_from_name(cap) >= 0 && ay_isa_allows(b.ex.isa, (ay_isa)ay_isa_from_name(cap)))
+    if (cap && ay_isa_from_name(cap) >= 0 && ay_isa_runs((ay_isa)ay_isa_from_name(cap)))
         b.ex.isa = (ay_isa)ay_isa_from_name(cap);
     b.room_floats = (size_t)128 << 20;
     b.room = pages(b.room_floats * sizeof(float));

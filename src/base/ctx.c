@@ -95,7 +95,7 @@ alloy_status ay_ctx_open(int threads, ay_ctx **out) {
     const char *cap = getenv("ALLOY_ISA");
     int level = cap ? ay_isa_from_name(cap) : -1;
     if (cap && *cap && level < 0) add_notice(cx, "ALLOY_ISA is \"%.40s\", no instruction set known here: %s is used", cap, ay_isa_name((ay_isa)cx->isa));
-    if (level >= 0 && ay_isa_allows((ay_isa)cx->isa, (ay_isa)level)) cx->isa = level;
+    if (level >= 0 && ay_isa_runs((ay_isa)level)) cx->isa = level;
     if (threads > ay_pool_most()) add_notice(cx, "%d threads would only wait for each other here: %d are used", threads, ay_pool_most());
     cx->pool = ay_pool_new(threads);
     if (!cx->pool) {

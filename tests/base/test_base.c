@@ -140,6 +140,10 @@ static void test_isa(void **state) {
     assert_true(ay_isa_allows(AY_ISA_C, AY_ISA_C) && ay_isa_allows(AY_ISA_NEON, AY_ISA_C));
     assert_false(ay_isa_allows(AY_ISA_C, AY_ISA_AVX2) || ay_isa_allows(AY_ISA_C, AY_ISA_NEON));
     assert_true(ay_isa_allows(ay_isa_best(), ay_isa_best()));
+    assert_true(ay_isa_allows(AY_ISA_AVXVNNI, AY_ISA_AVX2) && ay_isa_allows(AY_ISA_AVXVNNI, AY_ISA_AVXVNNI));
+    assert_false(ay_isa_allows(AY_ISA_AVX2, AY_ISA_AVXVNNI) || ay_isa_allows(AY_ISA_VNNI, AY_ISA_AVXVNNI));
+    assert_true(ay_isa_runs(AY_ISA_C) && ay_isa_runs(ay_isa_best()));
+    assert_false(ay_isa_runs(AY_ISA_NEON) && ay_isa_runs(AY_ISA_AVX2));
 }
 
 static void test_isa_cap(void **state) {

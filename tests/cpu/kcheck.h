@@ -103,7 +103,7 @@ KC_UNUSED static float *kc_matrix(int64_t rows, int64_t w, int64_t ld, bool whol
 KC_UNUSED static int kc_levels(ay_isa out[AY_ISA_COUNT]) {
     int n = 0;
     for (int i = 0; i < AY_ISA_COUNT; i++) {
-        if (ay_isa_allows(ay_isa_best(), (ay_isa)i) && (i <= AY_ISA_AVX512 || i == AY_ISA_NEON)) out[n++] = (ay_isa)i;
+        if (ay_isa_runs((ay_isa)i) && i != AY_ISA_AVXVNNI && (i <= AY_ISA_AVX512 || i == AY_ISA_NEON)) out[n++] = (ay_isa)i;
     }
     return n;
 }

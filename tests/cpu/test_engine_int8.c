@@ -200,7 +200,7 @@ static void errors(net_fn make, ay_quant_kind kind, outliers o, int batch, int q
     float *first = malloc((size_t)ay_type_count(&t.out) * 4);
     int best = cxs[0]->isa;
     for (int isa = 0; isa < AY_ISA_COUNT; isa++) {
-        if (!ay_isa_allows((ay_isa)best, (ay_isa)isa)) continue;
+        if (isa > best || !ay_isa_runs((ay_isa)isa)) continue;
         for (int i = 0; i < THREADS; i++) {
             cxs[i]->isa = isa;
             counts c = net_run(&t, cxs[i], true, i ? t.y : first);

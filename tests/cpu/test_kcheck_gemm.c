@@ -25,7 +25,7 @@ static void test_micro_kernels(void **state) {
     int n;
     const ay_gemm_f32_row *const *rows = ay_gemm_f32_rows(&n);
     for (int r = 0; r < n; r++) {
-        if (!ay_isa_allows(ay_isa_best(), rows[r]->isa)) continue;
+        if (!ay_isa_runs(rows[r]->isa)) continue;
         assert_true(rows[r]->mr <= AY_MAX_MR && rows[r]->nr <= AY_MAX_NR && rows[r]->fn == rows[r]->height[rows[r]->mr - 1]);
         for (int h = 1; h <= rows[r]->mr; h++) {
             for (int64_t k = 0; k < 20; k++) micro_case(rows[r], h, k, k & 1);

@@ -229,7 +229,7 @@ static void test_packing(void **state) {
     int n;
     const ay_pack_row *const *rows = ay_pack_rows(&n);
     for (int r = 0; r < n; r++) {
-        if (!ay_isa_allows(ay_isa_best(), rows[r]->isa)) continue;
+        if (!ay_isa_runs(rows[r]->isa)) continue;
         const ay_gemm_f32_row *g = ay_gemm_f32_pick(rows[r]->isa);
         for (int64_t k = 1; k <= 40; k++) {
             for (int i = 0; i < 3; i++) {

@@ -6,8 +6,8 @@
 
 extern const ay_peak_row ay_peak_c;
 #if defined(__x86_64__)
-extern const ay_peak_row ay_peak_avx2, ay_peak_avx512, ay_peak_vnni;
-static const ay_peak_row *const list[] = {&ay_peak_c, &ay_peak_avx2, &ay_peak_avx512, &ay_peak_vnni};
+extern const ay_peak_row ay_peak_avx2, ay_peak_avxvnni, ay_peak_avx512, ay_peak_vnni;
+static const ay_peak_row *const list[] = {&ay_peak_c, &ay_peak_avx2, &ay_peak_avxvnni, &ay_peak_avx512, &ay_peak_vnni};
 #elif defined(__aarch64__)
 extern const ay_peak_row ay_peak_neon, ay_peak_dotprod;
 static const ay_peak_row *const list[] = {&ay_peak_c, &ay_peak_neon, &ay_peak_dotprod};
