@@ -61,8 +61,8 @@ static alloy_status operand(ay_plan *pl, ay_val v, const ay_type *t, ay_view *ou
     return ALLOY_OK;
 }
 
-/* A copy of x in which one query's numbers for a key lie beside the next query's: the order of attention's panels. Dims that are
- * only seen again and again are copied once. */
+/* A copy of x in which a query's number for a key lies beside the next query's: the order of attention's panels. Dims that
+ * are only seen again and again are copied once. */
 static alloy_status turned_copy(ay_plan *pl, const ay_view *x, ay_view *out) {
     ay_view from = *x, to;
     int q = x->rank - 2, k = x->rank - 1;

@@ -9,21 +9,22 @@
 #include "cpu/kernel/mm.h"
 
 #include <math.h>
+#include <string.h>
 
 enum {
-    KEYS = 256,          /* of a block, at most */
-    KEY_FLOATS = 65536,  /* of a block of keys and values: a quarter of a megabyte of the second cache */
-    QUERY_FLOATS = 98304 /* of a run of queries and their results */
+    KEYS = 256,            /* of a block, about, at most */
+    KEY_FLOATS = 98304,    /* of a block of keys and values, which stays in the second cache: 384 KB */
+    AHEAD = 3,             /* panels of keys that are fetched before they are packed */
+    QUERY_FLOATS = 1 << 19 /* of a run of queries and their results: they stream past, and a long run packs keys seldom */
 };
 
 typedef struct layout {
-    const ay_gemm_f32_row *g;
     const ay_pack_row *pack;
     const ay_attn_row *row;
-    int64_t keys, run;                        /* keys in a block, queries in a tile (whole panels) */
-    int64_t runs;                             /* tiles of one head */
-    int height;                               /* of a panel of values */
-    size_t q, o, k, v, s, mask, stats, total; /* floats */
+    int64_t keys, run;                               /* keys in a block, queries in a tile (whole panels) */
+    int64_t runs;                                    /* tiles of one head */
+    int height;                                      /* of a panel of values */
+    size_t q, o, k, v, s, mask, sums, panel, total; /* floats */
 } layout;
 
 typedef struct job {
@@ -33,11 +34,10 @@ typedef struct job {
 } job;
 
 static layout lay_out(ay_isa isa, int threads, const ay_attn *a) {
-    layout l = {.g = ay_gemm_f32_pick(isa), .pack = ay_pack_pick(isa), .row = ay_attn_pick(isa)};
-    int64_t nr = l.g->nr, mr = l.g->mr, both = ay_max_i64(1, a->d + a->dv);
+    layout l = {.pack = ay_pack_pick(isa), .row = ay_attn_pick(isa)};
+    int64_t nr = l.row->width, mr = l.row->keys, both = ay_max_i64(1, a->d + a->dv);
     l.keys = ay_max_i64(1, ay_min_i64(KEYS + mr - 1, KEY_FLOATS / both) / mr) * mr; /* 256 at once, not 252 and 4 */
     l.run = ay_max_i64(1, QUERY_FLOATS / both / nr) * nr;
-    l.run = ay_min_i64(l.run, 12 * nr);
     while (l.run > 2 * nr && a->batch * a->heads * ay_div_up(a->lq, l.run) < 4 * (int64_t)threads)
         l.run = ay_round_up(l.run / 2, nr);
     l.runs = ay_div_up(a->lq, l.run);
@@ -47,11 +47,11 @@ static layout lay_out(ay_isa isa, int threads, const ay_attn *a) {
     l.o = (size_t)ay_round_up(l.run * a->dv, 16);
     l.k = (size_t)ay_round_up(l.keys * a->d, 16);
     l.v = (size_t)ay_round_up(l.keys * a->dv, 16);
-    l.s = (size_t)(l.keys * nr);
+    l.s = (size_t)ay_round_up(l.keys * nr, 16);
     l.mask = a->mask ? l.s : 0;
-    l.stats = (size_t)ay_round_up(2 * l.run + nr, 16);
-    l.total = l.q + l.o + l.k + l.v + l.s + l.mask + l.stats;
-    l.total = (size_t)ay_round_up((int64_t)l.total, 16);
+    l.sums = (size_t)ay_round_up(l.run, 16);
+    l.panel = (size_t)ay_round_up(nr, 16);
+    l.total = l.q + l.o + l.k + l.v + l.s + l.mask + 2 * l.sums + 2 * l.panel;
     return l;
 }
 
@@ -64,29 +64,52 @@ typedef struct place {
     const ay_attn *a;
     const layout *l;
     int64_t b, h, q0, queries;
-    float *q, *o, *k, *v, *s, *mask, *top, *sum, *shrink;
+    float *q, *o, *k, *v, *s, *mask, *top, *sum, *before, *shrink;
 } place;
 
-static void pack_queries(const place *t) {
-    const ay_attn *a = t->a;
-    int64_t nr = t->l->g->nr;
-    const float *q = a->q + t->b * a->qs[0] + t->h * a->qs[1] + t->q0 * a->qs[2];
-    for (int64_t i = 0; i < t->queries; i += nr) {
-        t->l->pack->turn(AY_F32, q + i * a->qs[2], a->qs[2], (int)ay_min_i64(nr, t->queries - i), (int)nr, a->d,
-                         t->q + i * a->d);
+/** The panel of queries from i of the run on: how many there are, and how wide it is. */
+static int cols_at(const place *t, int64_t i) { return (int)ay_min_i64(t->l->row->width, t->queries - i); }
+static int width_at(const place *t, int64_t i) {
+    const ay_attn_row *row = t->l->row;
+    return cols_at(t, i) <= row->narrow ? row->narrow : row->width;
+}
+
+/** Rows that will be read soon, each short and far from the next: no processor foresees those by itself. */
+static void fetch(const float *x, int64_t ld, int64_t rows, int64_t n) {
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t c = 0; c < n; c += 16) __builtin_prefetch(x + r * ld + c);
+        __builtin_prefetch(x + r * ld + n - 1);
     }
-    for (int64_t i = 0; i < t->l->run; i++) {
-        t->top[i] = -INFINITY;
-        t->sum[i] = 0;
+}
+
+static const float *queries_at(const place *t, int64_t i) {
+    const ay_attn *a = t->a;
+    return a->q + t->b * a->qs[0] + t->h * a->qs[1] + (t->q0 + i) * a->qs[2];
+}
+
+/** Where nothing is added to scores they are made for powers of two: the factor of e goes with the scale. */
+static void pack_queries(const place *t, int64_t i) {
+    const ay_attn *a = t->a;
+    float by = a->mask ? a->scale : (float)((double)a->scale * 1.4426950408889634);
+    int cols = cols_at(t, i), width = width_at(t, i);
+    t->l->pack->turn(AY_F32, queries_at(t, i), a->qs[2], cols, width, a->d, t->q + i * a->d);
+    t->l->row->scale(width * a->d, t->q + i * a->d, by);
+    for (int64_t c = i; c < i + width; c++) {
+        t->top[c] = -INFINITY;
+        t->sum[c] = 0;
     }
 }
 
 static void pack_keys(const place *t, int64_t k0, int64_t keys) {
     const ay_attn *a = t->a;
-    int64_t mr = t->l->g->mr, height = t->l->height;
+    int64_t mr = t->l->row->keys, height = t->l->height;
     const float *k = a->k + t->b * a->ks[0] + t->h * a->ks[1] + k0 * a->ks[2];
     const float *v = a->v + t->b * a->vs[0] + t->h * a->vs[1] + k0 * a->vs[2];
-    for (int64_t i = 0; i < keys; i += mr) {
+    for (int64_t i = -AHEAD * mr; i < keys; i += mr) {
+        int64_t next = i + AHEAD * mr, coming = ay_max_i64(0, ay_min_i64(mr, keys - next));
+        fetch(k + next * a->ks[2], a->ks[2], coming, a->d);
+        fetch(v + next * a->vs[2], a->vs[2], coming, a->dv);
+        if (i < 0) continue;
         int rows = (int)ay_min_i64(mr, keys - i);
         t->l->pack->turn(AY_F32, k + i * a->ks[2], a->ks[2], rows, rows, a->d, t->k + i * a->d);
     }
@@ -96,26 +119,6 @@ static void pack_keys(const place *t, int64_t k0, int64_t keys) {
     }
 }
 
-/** The mask of a panel of queries and a block of keys, turned like the scores: where it lies, if it lies so, or in t->mask. */
-static const float *panel_mask(const place *t, int64_t q, int cols, int64_t k0, int64_t keys, int64_t *pitch) {
-    const ay_attn *a = t->a;
-    int64_t nr = t->l->g->nr;
-    const float *m = a->mask + t->b * a->ms[0] + t->h * a->ms[1] + q * a->ms[2] + k0 * a->ms[3];
-    *pitch = a->ms[3];
-    if (a->ms[2] == 1 && cols == nr) return m;
-    *pitch = nr;
-    if (a->ms[3] == 1) {
-        t->l->pack->turn(AY_F32, m, a->ms[2], cols, (int)nr, keys, t->mask);
-    } else if (a->ms[2] == 1) {
-        t->l->pack->rows(m, a->ms[3], cols, (int)nr, keys, t->mask);
-    } else {
-        for (int64_t p = 0; p < keys; p++) {
-            for (int64_t c = 0; c < nr; c++) t->mask[p * nr + c] = c < cols ? m[c * a->ms[2] + p * a->ms[3]] : 0;
-        }
-    }
-    return t->mask;
-}
-
 /** One number a key, for every query: into t->mask. */
 static void pack_key_mask(const place *t, int64_t k0, int64_t keys) {
     const ay_attn *a = t->a;
@@ -123,26 +126,44 @@ static void pack_key_mask(const place *t, int64_t k0, int64_t keys) {
     for (int64_t p = 0; p < keys; p++) t->mask[p] = m[p * a->ms[3]];
 }
 
+/** What is added to the scores of a panel of queries: where it lies, if it lies turned like them, or in t->mask. */
+static ay_attn_mask panel_mask(const place *t, int64_t i, int64_t k0, int64_t keys) {
+    const ay_attn *a = t->a;
+    if (!a->mask) return (ay_attn_mask){0};
+    if (a->ms[2] == 0) return (ay_attn_mask){.key = t->mask};
+    int cols = cols_at(t, i), width = width_at(t, i);
+    const float *m = a->mask + t->b * a->ms[0] + t->h * a->ms[1] + (t->q0 + i) * a->ms[2] + k0 * a->ms[3];
+    if (a->ms[2] == 1 && cols == width) return (ay_attn_mask){.panel = m, .pitch = a->ms[3]};
+    if (a->ms[3] == 1) {
+        t->l->pack->turn(AY_F32, m, a->ms[2], cols, width, keys, t->mask);
+    } else if (a->ms[2] == 1) {
+        t->l->pack->rows(m, a->ms[3], cols, width, keys, t->mask);
+    } else {
+        for (int64_t p = 0; p < keys; p++) {
+            for (int64_t c = 0; c < width; c++) t->mask[p * width + c] = c < cols ? m[c * a->ms[2] + p * a->ms[3]] : 0;
+        }
+    }
+    return (ay_attn_mask){.panel = t->mask, .pitch = width};
+}
+
 /** One panel of queries (at i of the run) against the packed block of keys. */
 static void panel(const place *t, int64_t i, int64_t k0, int64_t keys) {
     const ay_attn *a = t->a;
-    const ay_gemm_f32_row *g = t->l->g;
-    int64_t nr = g->nr, height = t->l->height;
-    float *o = t->o + i * a->dv, *q = t->q + i * a->d;
-    for (int64_t r = 0; r < keys; r += g->mr) {
-        g->height[ay_min_i64(g->mr, keys - r) - 1](a->d, t->k + r * a->d, q, t->s + r * nr, nr, false);
+    const ay_attn_row *row = t->l->row;
+    int width = width_at(t, i), cols = cols_at(t, i);
+    bool first = k0 == 0, last = k0 + keys == a->lk;
+    float *o = t->o + i * a->dv, *out = a->o + t->b * a->os[0] + t->h * a->os[1] + (t->q0 + i) * a->os[2];
+    if (first) {
+        pack_queries(t, i);
+        if (i + width < t->queries) fetch(queries_at(t, i + width), a->qs[2], cols_at(t, i + width), a->d);
     }
-    bool by_key = a->mask && a->ms[2] == 0;
-    int64_t pitch = 0;
-    const float *mask = NULL;
-    if (a->mask && !by_key) mask = panel_mask(t, t->q0 + i, (int)ay_min_i64(nr, t->queries - i), k0, keys, &pitch);
-    t->l->row->soften(keys, (int)nr, t->s, a->scale, mask, pitch, by_key ? t->mask : NULL, t->top + i, t->sum + i, t->shrink);
-    bool same = true;
-    for (int64_t c = 0; c < nr; c++) same = same && t->shrink[c] == 1.0f;
-    if (k0 > 0 && !same) t->l->row->rescale(a->dv, (int)nr, o, t->shrink);
-    for (int64_t r = 0; r < a->dv; r += height) {
-        g->height[ay_min_i64(height, a->dv - r) - 1](keys, t->v + r * keys, t->s, o + r * nr, nr, k0 > 0);
-    }
+    if (last) fetch(out, a->os[2], cols, a->dv);
+    ay_attn_mask mask = panel_mask(t, i, k0, keys);
+    memcpy(t->before, t->top + i, (size_t)width * sizeof *t->before);
+    row->scores(keys, width, a->d, t->k, t->q + i * a->d, &mask, t->s, t->top + i);
+    row->soften(!a->mask, keys, width, t->s, t->before, t->top + i, t->sum + i, t->shrink);
+    row->mix(keys, width, a->dv, t->l->height, t->v, t->s, first ? NULL : t->shrink, o);
+    if (last) row->unturn(a->dv, width, cols, o, t->sum + i, out, a->os[2]);
 }
 
 static void attn_tile(void *arg, int64_t tile, int thread) {
@@ -154,17 +175,12 @@ static void attn_tile(void *arg, int64_t tile, int thread) {
     t.queries = ay_min_i64(l->run, a->lq - t.q0);
     t.q = j->scratch + (size_t)thread * l->total;
     t.o = t.q + l->q, t.k = t.o + l->o, t.v = t.k + l->k, t.s = t.v + l->v, t.mask = t.s + l->s;
-    t.top = t.mask + l->mask, t.sum = t.top + l->run, t.shrink = t.sum + l->run;
-    pack_queries(&t);
+    t.top = t.mask + l->mask, t.sum = t.top + l->sums, t.before = t.sum + l->sums, t.shrink = t.before + l->panel;
     for (int64_t k0 = 0; k0 < a->lk; k0 += l->keys) {
         int64_t keys = ay_min_i64(l->keys, a->lk - k0);
         pack_keys(&t, k0, keys);
         if (a->mask && a->ms[2] == 0) pack_key_mask(&t, k0, keys);
-        for (int64_t i = 0; i < t.queries; i += l->g->nr) panel(&t, i, k0, keys);
-    }
-    for (int64_t i = 0; i < t.queries; i += l->g->nr) {
-        float *out = a->o + t.b * a->os[0] + t.h * a->os[1] + (t.q0 + i) * a->os[2];
-        l->row->unturn(a->dv, l->g->nr, (int)ay_min_i64(l->g->nr, t.queries - i), t.o + i * a->dv, t.sum + i, out, a->os[2]);
+        for (int64_t i = 0; i < t.queries; i += l->row->width) panel(&t, i, k0, keys);
     }
 }
 

@@ -68,16 +68,31 @@ typedef struct ay_dot_row {
 const ay_dot_row *const *ay_dot_rows(int *n);
 const ay_dot_row *ay_dot_pick(ay_isa isa);
 
-/* ---- attention: score panels s [keys][width], one column a query, width a multiple of the micro-kernel's nr ------- */
+/* ---- attention: score panels s [keys][width], one column a query ---------------------------------------------------- */
+
+/** What is added to scores: a panel whose rows lie `pitch` apart, or one number a key, or neither. */
+typedef struct ay_attn_mask {
+    const float *panel;
+    int64_t pitch;
+    const float *key;
+} ay_attn_mask;
+
 typedef struct ay_attn_row {
     const char *name;
     ay_isa isa;
-    /** Scores times `scale` plus mask (a panel whose rows lie `pitch` apart, or one number a key, or neither) become
-     *  e^(score - top); top [width] is raised to the largest seen, sum [width] counts on, shrink [width] is what earlier results
-     *  must be multiplied by. */
-    void (*soften)(int64_t keys, int width, float *s, float scale, const float *mask, int64_t pitch, const float *key_mask,
-                   float *top, float *sum, float *shrink);
-    void (*rescale)(int64_t rows, int width, float *o, const float *by); /* o [rows][width] times by [width] */
+    int keys, width, narrow; /* the largest tile of sums; panels are `width` queries wide, the last perhaps only `narrow` */
+    void (*scale)(int64_t n, float *x, float by); /* x times by; n is a multiple of narrow */
+    /** s = k q + mask: k in panels [d][this.keys], the last as high as keys are left; q [d][width]. top [width] is raised to
+     *  the largest seen. */
+    void (*scores)(int64_t keys, int width, int64_t d, const float *k, const float *q, const ay_attn_mask *mask, float *s,
+                   float *top);
+    /** Scores become e^(score - top), or 2^(score - top) where they come in binary. sum [width], which had `before` for its
+     *  top, counts on; shrink [width] is what earlier results must be multiplied by. */
+    void (*soften)(bool binary, int64_t keys, int width, float *s, const float *before, const float *top, float *sum,
+                   float *shrink);
+    /** o [dv][width] = o * shrink (NULL: 0) + v s: v in panels [keys][height], the last as high as rows are left. */
+    void (*mix)(int64_t keys, int width, int64_t dv, int height, const float *v, const float *s, const float *shrink,
+                float *o);
     /** out [cols][rows] (ld apart) = o [rows][width] turned, column c over sum[c]; where nothing was summed: 0. */
     void (*unturn)(int64_t rows, int width, int cols, const float *o, const float *sum, float *out, int64_t ld);
 } ay_attn_row;

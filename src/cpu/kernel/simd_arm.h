@@ -79,6 +79,12 @@ AY_INLINE vf v_ldexp(vf x, vf n) {
     vf q = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vsubq_s32(e, h), bias), 23));
     return vmulq_f32(vmulq_f32(x, p), q);
 }
+AY_INLINE vf v_fraction(vf a) { return vsubq_f32(a, vrndmq_f32(a)); }
+/** p 2^floor(y), p in 1 .. 2 and y <= 0; 0 where y is below -126, whatever p. */
+AY_INLINE vf v_ldexp_down(vf p, vf y) {
+    int32x4_t scaled = vaddq_s32(vreinterpretq_s32_f32(p), vshlq_n_s32(vcvtmq_s32_f32(y), 23));
+    return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_s32(scaled), vcltq_f32(y, vdupq_n_f32(-126))));
+}
 AY_INLINE vf v_round_f16(vf a) { return vcvt_f32_f16(vcvt_f16_f32(a)); }
 AY_INLINE float v_hsum(vf a) { return vaddvq_f32(a); }
 AY_INLINE float v_hmax(vf a) { return vmaxvq_f32(a); }

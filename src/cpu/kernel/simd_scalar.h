@@ -57,6 +57,9 @@ AY_INLINE int v_count(vm m) { return m; }
 AY_INLINE vf v_sel(vm m, vf a, vf b) { return m ? a : b; }
 /** x * 2^n, n whole, within [-152, 129]. */
 AY_INLINE vf v_ldexp(vf x, vf n) { return ldexpf(x, (int)n); }
+AY_INLINE vf v_fraction(vf a) { return a - floorf(a); }
+/** p 2^floor(y), y <= 0; 0 where y is below -126, whatever p. */
+AY_INLINE vf v_ldexp_down(vf p, vf y) { return y >= -126 ? ldexpf(p, (int)floorf(y)) : y < -126 ? 0 : y; }
 AY_INLINE vf v_round_f16(vf a) { return ay_f16_to_f32(ay_f32_to_f16(a)); }
 AY_INLINE float v_hsum(vf a) { return a; }
 AY_INLINE float v_hmax(vf a) { return a; }

@@ -66,6 +66,13 @@ AY_INLINE vf v_ldexp(vf x, vf n) {
     vf q = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(e, h), bias), 23));
     return _mm256_mul_ps(_mm256_mul_ps(x, p), q);
 }
+AY_INLINE vf v_fraction(vf a) { return _mm256_sub_ps(a, v_floor(a)); }
+/** p 2^floor(y), p in 1 .. 2 and y <= 0; 0 where y is below -126, whatever p. */
+AY_INLINE vf v_ldexp_down(vf p, vf y) {
+    __m256i n = _mm256_slli_epi32(_mm256_cvtps_epi32(v_floor(y)), 23);
+    vf some = _mm256_cmp_ps(y, _mm256_set1_ps(-126), _CMP_NLT_UQ);
+    return _mm256_and_ps(some, _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), n)));
+}
 AY_INLINE vf v_round_f16(vf a) { return _mm256_cvtph_ps(_mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT)); }
 AY_INLINE float v_hsum(vf a) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

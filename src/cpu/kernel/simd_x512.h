@@ -59,6 +59,9 @@ AY_INLINE vm v_andnot(vm a, vm b) { return (vm)(~a & b); }
 AY_INLINE int v_count(vm m) { return __builtin_popcount(m); }
 AY_INLINE vf v_sel(vm m, vf a, vf b) { return _mm512_mask_blend_ps(m, b, a); }
 AY_INLINE vf v_ldexp(vf x, vf n) { return _mm512_scalef_ps(x, n); }
+/** a - floor(a) in one step, which makes 0 of an infinity; and p 2^floor(y). */
+AY_INLINE vf v_fraction(vf a) { return _mm512_reduce_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+AY_INLINE vf v_ldexp_down(vf p, vf y) { return _mm512_scalef_ps(p, y); }
 AY_INLINE vf v_round_f16(vf a) { return _mm512_cvtph_ps(_mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)); }
 AY_INLINE float v_hsum(vf a) { return _mm512_reduce_add_ps(a); }
 AY_INLINE float v_hmax(vf a) { return _mm512_reduce_max_ps(a); }

@@ -25,6 +25,17 @@ AY_INLINE vf v_exp(vf x) {
     return v_ldexp(p, n);
 }
 
+/** 2^y of y <= 0, for weights that are summed: 1 of 0, 0 of -infinity, and below 2^-126 perhaps 0. */
+AY_INLINE vf v_exp2_down(vf y) {
+    vf r = v_fraction(y), p = v_set(1.866952633e-03f);
+    p = v_fma(p, r, v_set(9.017480537e-03f));
+    p = v_fma(p, r, v_set(5.579951406e-02f));
+    p = v_fma(p, r, v_set(2.401645929e-01f));
+    p = v_fma(p, r, v_set(6.931512952e-01f));
+    p = v_fma(p, r, v_set(1.0f));
+    return v_ldexp_down(p, y);
+}
+
 AY_INLINE vf v_sigmoid(vf x) { return v_div(v_set(1.0f), v_add(v_set(1.0f), v_exp(v_sub(v_set(0.0f), x)))); }
 
 /** An odd polynomial near 0, where 1 - 2 / (e^2x + 1) would cancel. */
