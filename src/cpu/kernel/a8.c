@@ -9,6 +9,7 @@
 #include <string.h>
 
 enum { PIXELS = 128, PANELS = 4 }; /* a tile */
+enum { SOME = 64 };                /* blocks of a panel that are written one row after the other, into the first cache */
 
 typedef struct job {
     const ay_a8 *rows; /* one of both */
@@ -62,34 +63,37 @@ static void choose(const job *j, float tolerance) {
 
 /** A block's numbers, `step` apart, without what `record` says of them, as a block of their own. */
 static void double_block(const job *j, const float *x, int64_t step, int64_t count, const char *record, char *out) {
-    float left[AY_I8_BLOCK] = {0}, scale, unused[2];
+    float left[AY_I8_BLOCK] = {0}, scale, unused[2] = {0, 0};
     memcpy(&scale, record + 32, sizeof scale);
     for (int64_t i = 0; i < count; i++) left[i] = x[i * step] - (float)((const int8_t *)record)[i] * scale;
-    j->row->row(1, left, out, 0, unused);
+    j->row->row(1, left, left, out, 0, unused, unused + 1);
 }
 
 /* ---- rows --------------------------------------------------------------------------------------------------------- */
 
+/** Blocks b0 .. b1 of the rows of a panel, m on. */
+static void rows_panel(const job *j, int64_t m, int64_t b0, int64_t b1, float *stats) {
+    const ay_a8 *q = j->rows;
+    int64_t rows = ay_min_i64(j->mr, q->m - m), whole = ay_min_i64(b1, q->k / AY_I8_BLOCK);
+    for (int64_t i = 0; i < rows; i++) {
+        const float *x = q->a + (m + i) * q->lda + b0 * AY_I8_BLOCK, *next = i + 1 < rows ? x + q->lda : x - i * q->lda + SOME * AY_I8_BLOCK;
+        char *to = j->out + (m * j->room + b0 * rows + i) * AY_I8_RECORD;
+        j->row->row(whole - b0, x, next, to, rows * AY_I8_RECORD, stats + b0, stats + j->blocks + b0);
+        if (whole == b1) continue;
+        float last[AY_I8_BLOCK] = {0};
+        memcpy(last, x + (whole - b0) * AY_I8_BLOCK, (size_t)(q->k - whole * AY_I8_BLOCK) * sizeof(float));
+        j->row->row(1, last, last, to + (whole - b0) * rows * AY_I8_RECORD, 0, stats + whole, stats + j->blocks + whole);
+    }
+}
+
 static void rows_tile(void *arg, int64_t tile, int thread) {
     const job *j = arg;
-    const ay_a8 *q = j->rows;
-    int64_t first = tile * PANELS * j->mr, end = ay_min_i64(q->m, first + PANELS * j->mr), whole = q->k / AY_I8_BLOCK;
-    float *stats = j->stats + tile * 2 * j->blocks, last_stats[2] = {0, 0};
+    int64_t first = tile * PANELS * j->mr, end = ay_min_i64(j->rows->m, first + PANELS * j->mr);
+    float *stats = j->stats + tile * 2 * j->blocks;
     memset(stats, 0, (size_t)(2 * j->blocks) * sizeof(float));
-    for (int64_t m = first; m < end; m++) {
-        int64_t panel = m / j->mr * j->mr, rows = ay_min_i64(j->mr, q->m - panel);
-        const float *x = q->a + m * q->lda;
-        char *to = j->out + (panel * j->room + (m - panel)) * AY_I8_RECORD;
-        j->row->row(whole, x, to, rows * AY_I8_RECORD, stats);
-        if (whole == j->blocks) continue;
-        float last[AY_I8_BLOCK] = {0};
-        memcpy(last, x + whole * AY_I8_BLOCK, (size_t)(q->k - whole * AY_I8_BLOCK) * sizeof(float));
-        j->row->row(1, last, to + whole * rows * AY_I8_RECORD, 0, last_stats);
+    for (int64_t m = first; m < end; m += j->mr) {
+        for (int64_t b = 0; b < j->blocks; b += SOME) rows_panel(j, m, b, ay_min_i64(j->blocks, b + SOME), stats);
     }
-    if (whole == j->blocks) return;
-    memmove(stats + j->blocks, stats + whole, (size_t)whole * sizeof(float)); /* the sums of `whole` blocks, by all blocks */
-    stats[whole] = last_stats[0];
-    stats[j->blocks + whole] = last_stats[1];
 }
 
 static void rows_again(void *arg, int64_t tile, int thread) {
@@ -131,7 +135,7 @@ static void picture_tile(void *arg, int64_t tile, int thread) {
     for (int64_t b = 0; b < j->blocks; b++) {
         const float *x = q->x + (at * q->c + b * AY_I8_BLOCK) * pitch + p0;
         float sums[2] = {0, 0};
-        j->row->pixels(n, x, pitch, j->out + ((at * q->plane + p0) * j->room + b) * AY_I8_RECORD, j->room * AY_I8_RECORD, sums);
+        j->row->pixels(n, x, x + AY_I8_BLOCK * pitch, pitch, j->out + ((at * q->plane + p0) * j->room + b) * AY_I8_RECORD, j->room * AY_I8_RECORD, sums);
         stats[b] = sums[0];
         stats[j->blocks + b] = sums[1];
     }

@@ -6,121 +6,131 @@
 #include "cpu/kernel/i8.h"
 #include "cpu/kernel/simd.h"
 
+#include <math.h>
+
 enum { PARTS = AY_I8_BLOCK / VL };
 
-/** Scale and correction of a record; the sum of the codes of a block that is not finite is of no use. */
-AY_INLINE void put_ends(char *record, float scale, float sum) {
-    int32_t v = scale == scale ? -AY_I8_OFFSET * (int32_t)sum : 0;
-    memcpy(record + 32, &scale, sizeof scale);
-    memcpy(record + 36, &v, sizeof v);
+/** Scale and correction of n <= VL records; the sum of the codes of a block that is not finite is of no use. */
+AY_INLINE void put_ends(const int n, char *out, int64_t step, vf scale, vf sum) {
+    float s[VL], c[VL];
+    int32_t correction[VL];
+    v_store(s, scale);
+    v_store(c, v_sel(v_isnan(scale), v_set(0), v_mul(sum, v_set(-AY_I8_OFFSET))));
+    for (int i = 0; i < VL; i++) correction[i] = (int32_t)c[i];
+    for (int i = 0; i < n; i++, out += step) {
+        memcpy(out + 32, &s[i], 4);
+        memcpy(out + 36, &correction[i], 4);
+    }
 }
 
-/** Largest magnitudes `top`, and 0 or NaN, to scales and what to multiply by. */
-AY_INLINE void scales(vf top, vf odd, float *scale, float *by) {
+/** Largest magnitudes `top`, and 0 or NaN, to scales; returns what to multiply by. */
+AY_INLINE vf scales(vf top, vf odd, vf *scale) {
     vf none = v_set(0), tiny = v_set(1e-30f);
     vm zero = v_lt(top, tiny);
-    v_store(scale, v_add(v_sel(zero, none, v_mul(top, v_set(1.0f / 127))), odd));
-    v_store(by, v_sel(zero, none, v_div(v_set(127), top)));
+    *scale = v_add(v_sel(zero, none, v_mul(top, v_set(1.0f / 127))), odd);
+    return v_sel(zero, none, v_div(v_set(127), top));
 }
 
-/** The largest of each of the vectors r[0 .. VL - 1], as lanes. */
-AY_INLINE vf largest(vf r[VL]) {
-    v_transpose(r);
-    AY_UNROLL for (int w = VL / 2; w > 0; w /= 2) {
-        AY_UNROLL for (int i = 0; i < w; i++) r[i] = v_max(r[i], r[i + w]);
-    }
-    return r[0];
-}
-
-AY_INLINE vf sums(vf r[VL]) {
-    v_transpose(r);
-    AY_UNROLL for (int w = VL / 2; w > 0; w /= 2) {
-        AY_UNROLL for (int i = 0; i < w; i++) r[i] = v_add(r[i], r[i + w]);
-    }
-    return r[0];
+/** 0, or NaN where one of the n <= VL blocks has a number that is not finite. Its sum of squares tells, but for those of numbers
+ *  that are large. */
+AY_INLINE vf odd_blocks(const int n, const float *x, vf squares) {
+    float odd[VL] = {0};
+    if (v_count(v_lt(squares, v_set(INFINITY))) == VL) return v_set(0);
+    for (int i = 0; i < n * AY_I8_BLOCK; i++) odd[i / AY_I8_BLOCK] += x[i] * 0.0f;
+    return v_load(odd);
 }
 
 /** VL blocks (fewer: the rest counts as zeros). */
-AY_INLINE void blocks_of_row(const int n, const float *x, char *out, int64_t step, float *noise, float *power) {
-    vf top[VL], odd[VL], sum[VL], squares[VL];
-    float s[VL], by[VL], c[VL];
+AY_INLINE void blocks_of_row(const int n, const float *x, const float *next, char *out, int64_t step, float *noise, float *power) {
+    vf top[VL], sum[VL], squares[VL], scale;
+    float by[VL];
     AY_UNROLL for (int i = 0; i < VL; i++) {
-        top[i] = odd[i] = squares[i] = v_set(0);
+        top[i] = squares[i] = v_set(0);
         if (i >= n) continue;
         AY_UNROLL for (int p = 0; p < PARTS; p++) {
             vf v = v_load(x + i * AY_I8_BLOCK + p * VL);
+            if (p * VL % 16 == 0) __builtin_prefetch(next + i * AY_I8_BLOCK + p * VL);
             top[i] = v_max(top[i], v_abs(v));
-            odd[i] = v_fma(v, v_set(0), odd[i]);
             squares[i] = v_fma(v, v, squares[i]);
         }
     }
-    vf t = largest(top);
-    scales(t, sums(odd), s, by);
-    vf rest = v_max(v_set(0), v_sub(sums(squares), v_mul(t, t)));
+    vf t = v_fold(v_max, top), all = v_fold(v_add, squares);
+    v_store(by, scales(t, odd_blocks(n, x, all), &scale));
+    vf rest = v_max(v_set(0), v_sub(all, v_mul(t, t)));
     if (n == VL) {
-        v_store(noise, v_fma(v_load(s), v_load(s), v_load(noise)));
+        v_store(noise, v_fma(scale, scale, v_load(noise)));
         v_store(power, v_add(rest, v_load(power)));
     } else {
-        v_store(c, rest);
-        for (int i = 0; i < n; i++) noise[i] += s[i] * s[i], power[i] += c[i];
+        v_storen(noise, v_fma(scale, scale, v_loadn(noise, n)), n);
+        v_storen(power, v_add(rest, v_loadn(power, n)), n);
     }
     AY_UNROLL for (int i = 0; i < VL; i++) {
         sum[i] = v_set(0);
         if (i >= n) continue;
+        vf q[PARTS];
         AY_UNROLL for (int p = 0; p < PARTS; p++) {
-            vf q = v_rint(v_mul(v_load(x + i * AY_I8_BLOCK + p * VL), v_set(by[i])));
-            sum[i] = v_add(sum[i], q);
-            v_store_i8((int8_t *)out + i * step + p * VL, q);
+            q[p] = v_rint(v_mul(v_load(x + i * AY_I8_BLOCK + p * VL), v_set(by[i])));
+            sum[i] = v_add(sum[i], q[p]);
+        }
+        v_store_32_i8((int8_t *)out + i * step, q);
+    }
+    put_ends(n, out, step, scale, v_fold(v_add, sum));
+}
+
+static void row(int64_t blocks, const float *x, const float *next, char *out, int64_t step, float *noise, float *power) {
+    int64_t b = 0;
+    for (; b + VL <= blocks; b += VL) blocks_of_row(VL, x + b * AY_I8_BLOCK, next + b * AY_I8_BLOCK, out + b * step, step, noise + b, power + b);
+    if (b < blocks) blocks_of_row((int)(blocks - b), x + b * AY_I8_BLOCK, next + b * AY_I8_BLOCK, out + b * step, step, noise + b, power + b);
+}
+
+enum { WORDS = AY_I8_BLOCK / 4, SQUARE = VL > WORDS ? VL : WORDS };
+
+/** The codes of n <= VL pixels, four channels a word. */
+AY_INLINE void put_codes(const int n, const vf words[WORDS], char *out, int64_t step) {
+    vf r[SQUARE];
+    AY_UNROLL for (int i = 0; i < SQUARE; i++) r[i] = i < WORDS ? words[i] : v_set(0);
+    AY_UNROLL for (int p = 0; p < WORDS; p += VL) {
+        v_transpose(r + p);
+        AY_UNROLL for (int i = 0; i < VL; i++) {
+            if (i < n) memcpy(out + i * step + p * 4, &r[p + i], VL < WORDS ? VL * 4 : WORDS * 4);
         }
     }
-    v_store(c, sums(sum));
-    for (int i = 0; i < n; i++) put_ends(out + i * step, s[i], c[i]);
 }
 
-static void row(int64_t blocks, const float *x, char *out, int64_t step, float *stats) {
-    int64_t b = 0;
-    for (; b + VL <= blocks; b += VL)
-        blocks_of_row(VL, x + b * AY_I8_BLOCK, out + b * step, step, stats + b, stats + blocks + b);
-    if (b < blocks) {
-        int left = (int)(blocks - b);
-        blocks_of_row(left, x + b * AY_I8_BLOCK, out + b * step, step, stats + b, stats + blocks + b);
-    }
-}
-
-/** n <= VL pixels. */
-AY_INLINE void pixels_of_block(const int n, const float *x, int64_t plane, char *out, int64_t step, float *stats) {
-    vf q[AY_I8_BLOCK], top = v_set(0), odd = top, sum = top, squares = top;
-    float s[VL], by[VL], c[VL];
+/** n <= VL pixels. `next`: those that will be read soon; their lines are not kept near, since channels are often so far apart
+ *  that all of them fall in the same place of the first cache. */
+AY_INLINE void pixels_of_block(const int n, const float *x, const float *next, int64_t plane, char *out, int64_t step, float *stats) {
+    vf q[AY_I8_BLOCK], top = v_set(0), odd = top, sum = top, squares = top, scale, words[WORDS];
     for (int i = 0; i < AY_I8_BLOCK; i++) {
+        __builtin_prefetch(next + i * plane, 0, 2);
         q[i] = n == VL ? v_load(x + i * plane) : v_loadn(x + i * plane, n);
         top = v_max(top, v_abs(q[i]));
-        odd = v_fma(q[i], v_set(0), odd);
         squares = v_fma(q[i], q[i], squares);
     }
-    scales(top, odd, s, by);
-    vf inverse = v_load(by);
-    stats[0] += v_hsum(v_mul(v_load(s), v_load(s)));
+    if (v_count(v_lt(squares, v_set(INFINITY))) < VL) {
+        for (int i = 0; i < AY_I8_BLOCK; i++) odd = v_fma(q[i], v_set(0), odd);
+    }
+    vf by = scales(top, odd, &scale);
+    stats[0] += v_hsum(v_mul(scale, scale));
     stats[1] += v_hsum(v_max(v_set(0), v_sub(squares, v_mul(top, top))));
-    for (int i = 0; i < AY_I8_BLOCK; i++) {
-        q[i] = v_rint(v_mul(q[i], inverse));
-        sum = v_add(sum, q[i]);
-    }
-    v_store(c, sum);
-    AY_UNROLL for (int p = 0; p < PARTS; p++) {
-        vf r[VL];
-        AY_UNROLL for (int i = 0; i < VL; i++) r[i] = q[p * VL + i];
-        v_transpose(r);
-        AY_UNROLL for (int i = 0; i < VL; i++) {
-            if (i < n) v_store_i8((int8_t *)out + i * step + p * VL, r[i]);
+    AY_UNROLL for (int i = 0; i < WORDS; i++) {
+        vf c[4];
+        AY_UNROLL for (int k = 0; k < 4; k++) {
+            c[k] = v_rint(v_mul(q[4 * i + k], by));
+            sum = v_add(sum, c[k]);
         }
+        words[i] = v_four_bytes(c[0], c[1], c[2], c[3]);
     }
-    for (int i = 0; i < n; i++) put_ends(out + i * step, s[i], c[i]);
+    put_codes(n, words, out, step);
+    put_ends(n, out, step, scale, sum);
 }
 
-static void pixels(int64_t n, const float *x, int64_t plane, char *out, int64_t step, float *stats) {
+static void pixels(int64_t n, const float *x, const float *next, int64_t plane, char *out, int64_t step, float *stats) {
+    enum { AHEAD = 32 };
     for (int64_t p = 0; p < n; p += VL) {
-        if (n - p >= VL) pixels_of_block(VL, x + p, plane, out + p * step, step, stats);
-        else pixels_of_block((int)(n - p), x + p, plane, out + p * step, step, stats);
+        const float *then = p + AHEAD < n ? x + p + AHEAD : next + (p + AHEAD - n);
+        if (n - p >= VL) pixels_of_block(VL, x + p, then, plane, out + p * step, step, stats);
+        else pixels_of_block((int)(n - p), x + p, then, plane, out + p * step, step, stats);
     }
 }
 

@@ -52,12 +52,12 @@ typedef struct ay_a8_row {
     const char *name;
     ay_isa isa;
     /** `blocks` blocks of one row of contiguous numbers, records `step` bytes apart. A block that is not finite gets the
-     *  scale NaN. Adds to stats[block] and stats[blocks + block] the square of the scale and the squares of the numbers
-     *  but the largest. */
-    void (*row)(int64_t blocks, const float *x, char *out, int64_t step, float *stats);
+     *  scale NaN. Adds to noise[block] and power[block] the square of the scale and the squares of the numbers but the
+     *  largest. `next`: what the next call will read. */
+    void (*row)(int64_t blocks, const float *x, const float *next, char *out, int64_t step, float *noise, float *power);
     /** One block (32 numbers, `plane` apart) of each of `n` neighbouring pixels, records `step` bytes apart; the same sums
-     *  to stats[0] and stats[1]. */
-    void (*pixels)(int64_t n, const float *x, int64_t plane, char *out, int64_t step, float *stats);
+     *  to stats[0] and stats[1]. `next`: the first pixel of the next call. */
+    void (*pixels)(int64_t n, const float *x, const float *next, int64_t plane, char *out, int64_t step, float *stats);
     /** n four-bit codes, the lower half of a byte first, through a table of 16. */
     void (*lut16)(const int8_t lut[16], int64_t n, const uint8_t *src, int8_t *out);
     /** Panel dst [n / 4][nr][4] from rows of n codes, n a multiple of 32; what stands for rows past `count` is open. */

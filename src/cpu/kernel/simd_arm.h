@@ -98,10 +98,29 @@ AY_INLINE void v_transpose(vf r[VL]) {
 }
 /** Of 4 * VL numbers one behind the other to the vectors of every fourth, and back (in what order of lanes is open). */
 AY_INLINE void v_fours(vf r[4]) { v_transpose(r); }
+/** Lane i: what op makes of all lanes of r[i]. */
+AY_INLINE vf v_fold(vf (*const op)(vf, vf), vf r[VL]) {
+    v_transpose(r);
+    AY_UNROLL for (int w = VL / 2; w > 0; w /= 2) {
+        AY_UNROLL for (int i = 0; i < w; i++) r[i] = op(r[i], r[i + w]);
+    }
+    return r[0];
+}
 /** The lanes of v, whole numbers within int8, as bytes. */
 AY_INLINE void v_store_i8(int8_t *p, vf v) {
     int16x4_t w = vqmovn_s32(vcvtq_s32_f32(v));
     vst1_lane_u32((uint32_t *)(void *)p, vreinterpret_u32_s8(vqmovn_s16(vcombine_s16(w, w))), 0);
+}
+/** The same of 32 numbers. */
+AY_INLINE void v_store_32_i8(int8_t *p, const vf v[32 / VL]) {
+    AY_UNROLL for (int i = 0; i < 32 / VL; i++) v_store_i8(p + i * VL, v[i]);
+}
+/** Lane i: the bytes a[i], b[i], c[i], d[i], whole numbers within int8. */
+AY_INLINE vf v_four_bytes(vf a, vf b, vf c, vf d) {
+    uint32x4_t w = vreinterpretq_u32_s32(vcvtnq_s32_f32(a));
+    w = vsliq_n_u32(w, vreinterpretq_u32_s32(vcvtnq_s32_f32(b)), 8);
+    w = vsliq_n_u32(w, vreinterpretq_u32_s32(vcvtnq_s32_f32(c)), 16);
+    return vreinterpretq_f32_u32(vsliq_n_u32(w, vreinterpretq_u32_s32(vcvtnq_s32_f32(d)), 24));
 }
 /** 2 * PAIRS codes of four bits from PAIRS bytes, the lower half first, through a table of 16. */
 #define PAIRS 16

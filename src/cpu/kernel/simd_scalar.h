@@ -66,8 +66,22 @@ AY_INLINE float v_hmax(vf a) { return a; }
 AY_INLINE void v_transpose(vf r[VL]) {}
 /** Of 4 * VL numbers one behind the other to the vectors of every fourth, and back (in what order of lanes is open). */
 AY_INLINE void v_fours(vf r[4]) {}
+/** Lane i: what op makes of all lanes of r[i]. */
+AY_INLINE vf v_fold(vf (*const op)(vf, vf), vf r[VL]) { return r[0]; }
 /** The lanes of v, whole numbers within int8 (or NaN: anything), as bytes. */
 AY_INLINE void v_store_i8(int8_t *p, vf v) { *p = v == v ? (int8_t)v : 0; }
+/** The same of 32 numbers. */
+AY_INLINE void v_store_32_i8(int8_t *p, const vf v[32 / VL]) {
+    for (int i = 0; i < 32; i++) v_store_i8(p + i, v[i]);
+}
+/** Lane i: the bytes a[i], b[i], c[i], d[i], whole numbers within int8. */
+AY_INLINE vf v_four_bytes(vf a, vf b, vf c, vf d) {
+    int8_t t[4];
+    vf out;
+    v_store_i8(t, a), v_store_i8(t + 1, b), v_store_i8(t + 2, c), v_store_i8(t + 3, d);
+    memcpy(&out, t, sizeof out);
+    return out;
+}
 /** 2 * PAIRS codes of four bits from PAIRS bytes, the lower half first, through a table of 16. */
 #define PAIRS 1
 AY_INLINE void v_lut16(const int8_t lut[16], const uint8_t *src, int8_t *out) {

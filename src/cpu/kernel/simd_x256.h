@@ -111,11 +111,31 @@ AY_INLINE void v_fours(vf r[4]) {
     r[2] = _mm256_shuffle_ps(b, d, 0x44);
     r[3] = _mm256_shuffle_ps(b, d, 0xee);
 }
+/** Lane i: what op makes of all lanes of r[i]. */
+AY_INLINE vf v_fold(vf (*const op)(vf, vf), vf r[VL]) {
+    v_transpose(r);
+    AY_UNROLL for (int w = VL / 2; w > 0; w /= 2) {
+        AY_UNROLL for (int i = 0; i < w; i++) r[i] = op(r[i], r[i + w]);
+    }
+    return r[0];
+}
 /** The lanes of v, whole numbers within int8, as bytes. */
 AY_INLINE void v_store_i8(int8_t *p, vf v) {
     __m256i i = _mm256_cvtps_epi32(v);
     __m128i w = _mm_packs_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256(i, 1));
     _mm_storel_epi64((__m128i *)p, _mm_packs_epi16(w, w));
+}
+/** The same of 32 numbers. */
+AY_INLINE void v_store_32_i8(int8_t *p, const vf v[32 / VL]) {
+    AY_UNROLL for (int i = 0; i < 32 / VL; i++) v_store_i8(p + i * VL, v[i]);
+}
+/** Lane i: the bytes a[i], b[i], c[i], d[i], whole numbers within int8. */
+AY_INLINE vf v_four_bytes(vf a, vf b, vf c, vf d) {
+    __m256i w = _mm256_packs_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b)),
+            z = _mm256_packs_epi32(_mm256_cvtps_epi32(c), _mm256_cvtps_epi32(d)); /* in quarters: a b, c d */
+    const __m256i columns = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10,
+                                             14, 3, 7, 11, 15);
+    return _mm256_castsi256_ps(_mm256_shuffle_epi8(_mm256_packs_epi16(w, z), columns));
 }
 /** 2 * PAIRS codes of four bits from PAIRS bytes, the lower half first, through a table of 16. */
 #define PAIRS 16

@@ -100,9 +100,39 @@ AY_INLINE void v_fours(vf r[4]) {
     r[2] = _mm512_shuffle_ps(b, d, 0x44);
     r[3] = _mm512_shuffle_ps(b, d, 0xee);
 }
+/** Lane i: what op makes of all lanes of r[i]. Each step halves the vectors and what they hold of each. */
+AY_INLINE vf v_fold(vf (*const op)(vf, vf), vf r[VL]) {
+    AY_UNROLL for (int i = 0; i < 8; i++)
+        r[i] = op(_mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]), _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]));
+    AY_UNROLL for (int i = 0; i < 4; i++) {
+        __m512d a = _mm512_castps_pd(r[2 * i]), b = _mm512_castps_pd(r[2 * i + 1]);
+        r[i] = op(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    }
+    AY_UNROLL for (int w = 2; w > 0; w /= 2) {
+        AY_UNROLL for (int i = 0; i < w; i++)
+            r[i] = op(_mm512_shuffle_f32x4(r[2 * i], r[2 * i + 1], 0x88), _mm512_shuffle_f32x4(r[2 * i], r[2 * i + 1], 0xdd));
+    }
+    return r[0];
+}
 /** The lanes of v, whole numbers within int8, as bytes. */
 AY_INLINE void v_store_i8(int8_t *p, vf v) {
     _mm_storeu_si128((__m128i *)p, _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v)));
+}
+/** The same of 32 numbers. */
+AY_INLINE void v_store_32_i8(int8_t *p, const vf v[32 / VL]) {
+    static const int16_t even[32] = {0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,
+                                     32, 34, 36, 38, 40, 42, 44, 46, 48, 50, 52, 54, 56, 58, 60, 62};
+    __m512i w = _mm512_permutex2var_epi16(_mm512_cvtps_epi32(v[0]), _mm512_loadu_si512(even), _mm512_cvtps_epi32(v[1]));
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi16_epi8(w));
+}
+/** Lane i: the bytes a[i], b[i], c[i], d[i], whole numbers within int8. */
+AY_INLINE vf v_four_bytes(vf a, vf b, vf c, vf d) {
+    enum { PICK = 0xca }; /* the second where a bit of the first is set, else the third */
+    const __m512i one = _mm512_set1_epi32(0xff), two = _mm512_set1_epi32(0xffff), three = _mm512_set1_epi32(0xffffff);
+    __m512i w = _mm512_slli_epi32(_mm512_cvtps_epi32(d), 24);
+    w = _mm512_ternarylogic_epi32(three, _mm512_slli_epi32(_mm512_cvtps_epi32(c), 16), w, PICK);
+    w = _mm512_ternarylogic_epi32(two, _mm512_slli_epi32(_mm512_cvtps_epi32(b), 8), w, PICK);
+    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(one, _mm512_cvtps_epi32(a), w, PICK));
 }
 /** 2 * PAIRS codes of four bits from PAIRS bytes, the lower half first, through a table of 16. */
 #define PAIRS 32
