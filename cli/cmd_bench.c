@@ -26,7 +26,8 @@ int cmd_bench(int argc, char **argv) {
     if (help) {
         cli_help("bench", "[MODEL] [OPTIONS]",
                  "Measures this machine's ceilings (float32 multiply-adds, int8 sums, memory) and, in the same run, kernels at the shapes\n"
-                 "of real models, or every operation of one step of a model folder: time, rate, share of the ceiling that binds.",
+                 "of real models, or every operation of one step of a model folder: time, rate, share of the ceiling that binds. Every\n"
+                 "component is run once before it is timed; alloy run --profile times the first run too.",
                  options);
         return 0;
     }

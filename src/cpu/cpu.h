@@ -42,6 +42,8 @@ size_t ay_program_streamed(const ay_program *p); /* bytes of weights that the me
 void ay_program_rest(ay_program *p); /* gives the slab's pages back to the system until the next run */
 int64_t ay_program_overflows(const ay_program *p); /* emulate_f16: values that left half's range in the last run */
 void ay_program_profile(ay_program *p, bool on);
+/** The next run is done twice, and only the second time counts: pages are touched and caches filled by then. */
+void ay_program_warm_up(ay_program *p);
 double ay_program_wall(const ay_program *p); /* seconds of the profiled runs, from call to return */
 int ay_program_steps(const ay_program *p, const ay_step_profile **rows);
 

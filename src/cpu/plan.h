@@ -86,7 +86,7 @@ struct ay_program {
     bool rounds_inputs; /* emulation: inputs typed float16 are rounded, so never read where the caller has them */
     const ay_tensor **run_in; /* by port, of the run in progress */
     ay_tensor **run_out;
-    bool profiling;
+    bool profiling, warm_up;
     ay_step_profile *profile; /* one a step */
     double wall;              /* seconds of all profiled runs, from call to return */
     int64_t overflows;

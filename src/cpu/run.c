@@ -182,9 +182,18 @@ alloy_status ay_program_run(ay_ctx *cx, ay_program *p, const ay_tensor *in, int 
                        ay_isa_name((ay_isa)p->isa));
     AY_TRY(match_inputs(cx, p, in, n_in));
     AY_TRY(match_outputs(cx, p, out, n_out));
+    ay_run r = {.cx = cx, .p = p, .ex = {.pool = cx->pool, .isa = (ay_isa)cx->isa, .stop = &cx->stop}};
+    if (p->warm_up) {
+        p->ahead = 0;
+        bool profiling = p->profiling;
+        p->profiling = p->warm_up = false;
+        alloy_status st = run_steps(&r);
+        p->profiling = profiling;
+        if (st != ALLOY_OK) return st;
+        start = now();
+    }
     p->overflows = 0;
     p->ahead = 0;
-    ay_run r = {.cx = cx, .p = p, .ex = {.pool = cx->pool, .isa = (ay_isa)cx->isa, .stop = &cx->stop}};
     AY_TRY(run_steps(&r));
     p->runs++;
     if (p->profiling) p->wall += now() - start;
@@ -204,6 +213,8 @@ void ay_program_profile(ay_program *p, bool on) {
     if (on && !p->profiling) p->wall = 0;
     p->profiling = on;
 }
+
+void ay_program_warm_up(ay_program *p) { p->warm_up = true; }
 
 double ay_program_wall(const ay_program *p) { return p->wall; }
 

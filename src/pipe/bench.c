@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * alloy bench: kernels at the shapes of real models, or one step of a model, beside the ceilings measured in the same run.
- * A model's step is what `run` does: the same components, profiled.
+ * A model's step is what `run` does: the same components, profiled, but for the first run of each, in which the pages of its
+ * weights are touched for the first time (`run --profile` counts that too).
  */
 #include "pipe/pipe.h"
 
@@ -72,5 +73,5 @@ alloy_status ay_bench(ay_ctx *cx, const char *model, const alloy_bench_options *
     if (!model) return bench_kernels(cx, o, json);
     alloy_run_options r = {.size = sizeof r, .prompt = "a fox in the snow", .image_size = o->image_size, .guidance_scale = -1, .strength = -1,
                            .num_images = 1, .steps = o->runs ? o->runs : 1, .profile = true, .report = json};
-    return ay_run(cx, model, &r);
+    return ay_run_warm(cx, model, &r);
 }

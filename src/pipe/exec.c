@@ -212,6 +212,7 @@ static alloy_status compile(ay_ctx *cx, ay_component *c, int k, const ay_graph *
     AY_TRY(ay_component_ports(cx, c->arena, g, &c->links[k]));
     AY_TRY(ay_cpu_compile(cx, g, &opts, &c->links[k].program));
     if (o && o->profile) ay_program_profile(c->links[k].program, true);
+    if (o && o->warm_up) ay_program_warm_up(c->links[k].program);
     return ALLOY_OK;
 }
 

@@ -156,6 +156,7 @@ typedef struct ay_component ay_component;
 typedef struct ay_exec_options {
     bool emulate_f16;
     bool profile;
+    bool warm_up;        /* every program's first run is done twice, and the profile has the second */
     size_t memory_limit; /* bytes of the process in memory; 0: none */
     size_t *least;       /* set to the limit that would do; may be NULL */
     bool int8_activations;
@@ -247,6 +248,8 @@ alloy_status ay_convert(ay_ctx *cx, const char *source, const alloy_convert_opti
 alloy_status ay_inputs_read(ay_ctx *cx, const ay_model *m, const alloy_run_options *o, ay_request *r);
 void ay_inputs_free(ay_inputs *in);
 alloy_status ay_run(ay_ctx *cx, const char *model, const alloy_run_options *o);
+/** The same for figures: with ay_exec_options.warm_up. */
+alloy_status ay_run_warm(ay_ctx *cx, const char *model, const alloy_run_options *o);
 /** JSON: the ceilings of this machine and, of a model folder, every operation of one step, without one, kernels. */
 alloy_status ay_bench(ay_ctx *cx, const char *model, const alloy_bench_options *o, char **json);
 /** {"threads", "isa", "fma_gflops", "int8_gops", "copy_gbs", "read_gbs"}; NULL after a failure. */

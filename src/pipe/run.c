@@ -177,11 +177,11 @@ static json_t *seed_json(uint64_t seed) {
     return json_string(text);
 }
 
-alloy_status ay_run(ay_ctx *cx, const char *dir, const alloy_run_options *o) {
+static alloy_status run(ay_ctx *cx, const char *dir, const alloy_run_options *o, bool warm_up) {
     ay_model *m = NULL;
     double start = ay_now();
     AY_TRY(ay_model_open(cx, dir, &m));
-    ay_request r = {.o = o, .take = take_picture, .report = json_object()};
+    ay_request r = {.o = o, .take = take_picture, .report = json_object(), .exec.warm_up = warm_up};
     taker t = {m, &r};
     r.user = &t;
     alloy_status st = r.report ? fill_request(cx, m, o, &r) : ay_nomem(cx);
@@ -208,3 +208,6 @@ alloy_status ay_run(ay_ctx *cx, const char *dir, const alloy_run_options *o) {
     ay_model_close(&m);
     return st;
 }
+
+alloy_status ay_run(ay_ctx *cx, const char *dir, const alloy_run_options *o) { return run(cx, dir, o, false); }
+alloy_status ay_run_warm(ay_ctx *cx, const char *dir, const alloy_run_options *o) { return run(cx, dir, o, true); }
