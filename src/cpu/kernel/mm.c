@@ -12,10 +12,12 @@ enum {
     A_FLOATS = 98304, /* 384 KiB: under half of the second cache of the machines we know (1 to 2 MiB) */
     NT = 768,         /* B of a tile: 1.5 MiB of the third cache a thread */
     MT = 1024,
-    LEAST = 192,        /* a tile's side below which packing would show */
-    SMALLEST = 48,      /* but a core without work costs more than packing does */
-    TILES_A_THREAD = 6, /* so that threads finish together */
+    PACKING = 20, /* multiply-adds in the time that packing one number takes */
 };
+
+/* Parts of a tile's largest sides that are tried. */
+static const int cuts[] = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32};
+enum { N_CUTS = sizeof cuts / sizeof *cuts };
 
 void ay_panel_turned(const ay_operand *o, int64_t at, int count, int width, int64_t k0, int64_t kn, float *dst) {
     o->row->turn(AY_F32, o->f + at * o->ld + k0, o->ld, count, width, kn, dst);
@@ -40,6 +42,12 @@ void ay_panel_weight(const ay_operand *o, int64_t at, int count, int width, int6
     }
 }
 
+/** What the threads need for all tiles, in multiply-adds a unit of k. */
+static double time_of(int threads, int64_t tiles, int64_t mt, int64_t nt) {
+    const double late = 0.1; /* of a tile: threads are not equally quick, so they do not finish together */
+    return ((double)ay_div_up(tiles, threads) + late) * (double)(mt * nt + PACKING * (mt + nt));
+}
+
 /** Largest side not above `most` that cuts `size` into equal parts, rounded up to whole micro-tiles. */
 static int64_t even(int64_t size, int64_t most, int64_t unit) {
     int64_t parts = ay_div_up(size, ay_max_i64(unit, most));
@@ -48,19 +56,18 @@ static int64_t even(int64_t size, int64_t most, int64_t unit) {
 
 ay_mm_plan ay_mm_plan_make(ay_isa isa, int threads, int64_t batch, int64_t m, int64_t n, int64_t k) {
     ay_mm_plan p = {.kernel = ay_gemm_f32_pick(isa), .pack = ay_pack_pick(isa)};
-    int64_t mr = p.kernel->mr, nr = p.kernel->nr, mt = MT, nt = NT, want = (int64_t)threads * TILES_A_THREAD;
+    int64_t mr = p.kernel->mr, nr = p.kernel->nr;
+    double best = 0;
     k = ay_max_i64(1, k);
     p.kc = ay_div_up(k, ay_div_up(k, KC));
-    for (;;) {
-        p.mt = even(m, mt, mr);
-        p.nt = even(n, nt, nr);
-        p.tiles_m = ay_div_up(m, p.mt);
-        p.tiles_n = ay_div_up(n, p.nt);
-        int64_t least = batch * p.tiles_m * p.tiles_n < threads ? SMALLEST : LEAST;
-        bool wide = p.nt > least, tall = p.mt > least;
-        if (batch * p.tiles_m * p.tiles_n >= want || (!wide && !tall)) break;
-        if (tall && (p.mt > p.nt || !wide)) mt = p.mt / 2;
-        else nt = p.nt / 2;
+    for (int i = 0; i < N_CUTS; i++) {
+        for (int j = 0; j < N_CUTS; j++) {
+            int64_t mt = even(m, MT / cuts[i], mr), nt = even(n, NT / cuts[j], nr), tiles_m = ay_div_up(m, mt), tiles_n = ay_div_up(n, nt);
+            double time = time_of(threads, batch * tiles_m * tiles_n, mt, nt);
+            if (best > 0 && time >= best) continue;
+            best = time;
+            p.mt = mt, p.nt = nt, p.tiles_m = tiles_m, p.tiles_n = tiles_n;
+        }
     }
     p.mc = ay_min_i64(p.mt, ay_max_i64(mr, A_FLOATS / p.kc / mr * mr));
     p.mc = even(p.mt, p.mc, mr);
