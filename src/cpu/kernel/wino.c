@@ -21,8 +21,9 @@ enum {
     MOST_V_BYTES = 64 << 20,
     LEAST_TILES = 64,         /* of a slab: what making U is spread over */
     U_BYTES = 4 << 20,        /* whole weights up to this for each thread are transformed once, */
-    U_JOB_BYTES = 3 << 20,    /* else so much of them at a time */
-    JOB_TILES = 64, JOB_CHANNELS = 48, /* M is 442 KiB at most */
+    U_JOB_BYTES = 3 << 19,    /* else so much of them at a time: most of it stays in the second cache while V streams past */
+    JOB_TILES = 64, JOB_CHANNELS = 48,    /* M is 442 KiB at most, */
+    ONCE_TILES = 32, ONCE_CHANNELS = 96,  /* also where U is there already: then V should be read few times */
     JOBS = 4,                 /* that a thread should have */
     PAD = 16,                 /* floats between points, so that 36 of them do not fall on the same place of the cache */
     CHANNELS = 32             /* channels transformed in one go */
@@ -55,14 +56,15 @@ static plan plan_of(ay_isa isa, int threads, const ay_conv *c) {
     plan p = {.kernel = ay_gemm_f32_pick(isa), .grid = ay_wino_grid_of(isa, c)};
     int64_t mr = p.kernel->mr, nr = p.kernel->nr;
     int64_t tile_bytes = POINTS * 4 * ay_max_i64(1, c->c), room = ay_min_i64(MOST_V_BYTES, (int64_t)V_BYTES * threads);
-    p.slab = even(p.grid.tiles, ay_max_i64(LEAST_TILES, room / tile_bytes), nr);
-    p.job_tiles = even(p.slab, JOB_TILES, nr);
-    p.slab = ay_round_up(p.slab, p.job_tiles);
     p.u_once = c->o * tile_bytes <= (int64_t)U_BYTES * threads;
-    int64_t most = p.u_once ? JOB_CHANNELS : ay_min_i64(JOB_CHANNELS, ay_max_i64(mr, U_JOB_BYTES / tile_bytes));
-    if (c->o < most * JOBS * threads) most = ay_max_i64(mr, most / 2); /* so that threads finish together */
+    p.slab = even(p.grid.tiles, ay_max_i64(LEAST_TILES, room / tile_bytes), nr);
+    p.job_tiles = even(p.slab, p.u_once ? ONCE_TILES : JOB_TILES, nr);
+    p.slab = ay_round_up(p.slab, p.job_tiles);
+    int64_t most = p.u_once ? ONCE_CHANNELS : ay_min_i64(JOB_CHANNELS, ay_max_i64(mr, U_JOB_BYTES / tile_bytes));
+    int64_t runs = p.slab / p.job_tiles;
+    if (c->o * (p.u_once ? runs : 1) < most * JOBS * threads) most = ay_max_i64(mr, most / 2); /* so that threads finish together */
     p.job_o = even(c->o, most, mr);
-    int64_t runs = p.slab / p.job_tiles, jobs = ay_div_up(c->o, p.job_o);
+    int64_t jobs = ay_div_up(c->o, p.job_o);
     p.part = p.job_tiles * (p.u_once ? 1 : ay_div_up(runs, ay_min_i64(runs, ay_div_up(JOBS * threads, jobs))));
     p.parts = ay_div_up(p.slab, p.part);
     p.v_point = ay_round_up(c->c * nr, 16) + PAD;
