@@ -77,8 +77,8 @@ static int width_at(const place *t, int64_t i) {
 /** Rows that will be read soon, each short and far from the next: no processor foresees those by itself. */
 static void fetch(const float *x, int64_t ld, int64_t rows, int64_t n) {
     for (int64_t r = 0; r < rows; r++) {
-        for (int64_t c = 0; c < n; c += 16) __builtin_prefetch(x + r * ld + c);
-        __builtin_prefetch(x + r * ld + n - 1);
+        for (int64_t c = 0; c < n; c += 16) __builtin_prefetch(x + r * ld + c, 0, 2);
+        __builtin_prefetch(x + r * ld + n - 1, 0, 2);
     }
 }
 
@@ -100,22 +100,24 @@ static void pack_queries(const place *t, int64_t i) {
     }
 }
 
+/** Keys and values a few at a time, those after them on their way meanwhile: rows that lie a power of two apart share so few
+ *  places of a cache that a whole block's would drive one another out. */
 static void pack_keys(const place *t, int64_t k0, int64_t keys) {
     const ay_attn *a = t->a;
     int64_t mr = t->l->row->keys, height = t->l->height;
     const float *k = a->k + t->b * a->ks[0] + t->h * a->ks[1] + k0 * a->ks[2];
     const float *v = a->v + t->b * a->vs[0] + t->h * a->vs[1] + k0 * a->vs[2];
-    for (int64_t i = -AHEAD * mr; i < keys; i += mr) {
-        int64_t next = i + AHEAD * mr, coming = ay_max_i64(0, ay_min_i64(mr, keys - next));
-        fetch(k + next * a->ks[2], a->ks[2], coming, a->d);
-        fetch(v + next * a->vs[2], a->vs[2], coming, a->dv);
+    for (int64_t i = -mr; i < keys; i += mr) {
+        int64_t coming = ay_max_i64(0, ay_min_i64(mr, keys - i - mr));
+        fetch(k + (i + mr) * a->ks[2], a->ks[2], coming, a->d);
+        fetch(v + (i + mr) * a->vs[2], a->vs[2], coming, a->dv);
         if (i < 0) continue;
         int rows = (int)ay_min_i64(mr, keys - i);
         t->l->pack->turn(AY_F32, k + i * a->ks[2], a->ks[2], rows, rows, a->d, t->k + i * a->d);
-    }
-    for (int64_t i = 0; i < a->dv; i += height) {
-        int cols = (int)ay_min_i64(height, a->dv - i);
-        t->l->pack->rows(v + i, a->vs[2], cols, cols, keys, t->v + i * keys);
+        for (int64_t c = 0; c < a->dv; c += height) {
+            int cols = (int)ay_min_i64(height, a->dv - c);
+            t->l->pack->rows(v + i * a->vs[2] + c, a->vs[2], cols, cols, rows, t->v + c * keys + i * cols);
+        }
     }
 }
 

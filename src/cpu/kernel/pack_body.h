@@ -103,7 +103,7 @@ static void rows(const float *src, int64_t ld, int cols, int width, int64_t k, f
     }
     if (cols == width && width < VL) { /* narrow: whole vectors, each overwriting what the one before spilled */
         for (int64_t p = 0; p < k; p++, src += ld, dst += width) {
-            if (p + VL <= k) v_store(dst, v_loadn(src, cols));
+            if ((k - p) * width >= VL) v_store(dst, v_loadn(src, cols));
             else v_storen(dst, v_loadn(src, cols), cols);
         }
         return;
