@@ -42,7 +42,7 @@ alloy_status ay_plan_a8(ay_plan *pl, ay_val v, const ay_view *x, const ay_a8_for
     if (vp->a8 && memcmp(&vp->a8->form, &key, sizeof key) == 0) return *out = vp->a8->view, ALLOY_OK;
     int64_t rows = form->m;
     for (int i = 0; i < form->n_loops; i++) rows *= form->loop[i];
-    size_t bytes = form->picture ? ay_a8_bytes(form->m * form->plane, form->k)
+    size_t bytes = form->picture ? ay_a8_picture_bytes(form->m, form->plane, form->k)
                                  : (size_t)(rows / ay_max_i64(1, form->m)) * ay_a8_bytes(form->m, form->k);
     AY_TRY(ay_plan_new(pl, AY_KIND_U8, 1, (const int64_t[]){(int64_t)bytes}, out));
     a8_args args = {.form = key};

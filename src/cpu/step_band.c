@@ -243,7 +243,7 @@ static void size_bands(const ay_plan *pl, band_args *a) {
     a->cap = ay_min_i64(c->in[1], (a->rows - 1) * c->stride[1] + reach);
     a->picture_bytes = (size_t)ay_div_up(a->cap * row, 64) * 64;
     a->raw_bytes = a->pair ? (size_t)ay_div_up(a->rows * row, 64) * 64 : 0;
-    a->a8_bytes = a->int8 || a->pair_int8 ? (size_t)ay_round_up((int64_t)ay_a8_bytes(a->cap * c->in[2], c->c), 64) : 0;
+    a->a8_bytes = a->int8 || a->pair_int8 ? (size_t)ay_round_up((int64_t)ay_a8_picture_bytes(1, a->cap * c->in[2], c->c), 64) : 0;
 }
 
 static size_t scratch_of(const ay_plan *pl, bool int8, const ay_conv *c) {

@@ -59,6 +59,17 @@ static void micro_case(const ay_gemm_i8_row *g, int rows, int64_t blocks, bool s
             kc_near(g->name, g->isa, i * ldc + j, want, c[i * ldc + j], 0);
         }
     }
+    if (g->at[0]) { /* the same records through a table of places */
+        int64_t taps = kc_between(1, 3), pitch = rows + kc_between(0, 3), size = (rows - 1) * ldc + nr;
+        int32_t *offset = (int32_t *)kc_bytes((size_t)((taps - 1) * pitch + rows) * 4);
+        float *same = kc_floats(size);
+        for (int64_t t = 0; t < taps; t++)
+            for (int i = 0; i < rows; i++) offset[t * pitch + i] = (int32_t)((t * rows + i) * AY_I8_RECORD);
+        memcpy(same, before, (size_t)size * sizeof(float));
+        ay_i8_places at = {a, offset, taps, pitch, taps * rows * AY_I8_RECORD};
+        g->at[rows - 1](blocks, &at, b, scale, same, ldc, accumulate);
+        kc_same(g->name, g->isa, 1, c, same, size);
+    }
     free(codes);
     free(before);
     kc_done();
@@ -121,8 +132,10 @@ static records records_of_row(const char *a8, ay_isa isa, int64_t m, int64_t k, 
     return (records){(const ay_a8_head *)(const void *)a8,
                      a8 + ay_a8_head_bytes(k) + (panel * ay_a8_room(k) + r - panel) * AY_I8_RECORD, rows * AY_I8_RECORD};
 }
-static records records_of_pixel(const char *a8, int64_t c, int64_t p) {
-    return (records){(const ay_a8_head *)(const void *)a8, a8 + ay_a8_head_bytes(c) + p * ay_a8_room(c) * AY_I8_RECORD, AY_I8_RECORD};
+/** Pixel p of pictures of `plane` pixels. */
+static records records_of_pixel(const char *a8, int64_t c, int64_t plane, int64_t p) {
+    int64_t at = p / plane * ay_a8_room(c) * (plane + 1) + p % plane;
+    return (records){(const ay_a8_head *)(const void *)a8, a8 + ay_a8_head_bytes(c) + at * AY_I8_RECORD, (plane + 1) * AY_I8_RECORD};
 }
 
 /** All records of one row of k numbers `step` apart; sums of noise and power to sums [2][blocks]. */
@@ -234,13 +247,13 @@ static void test_pictures(void **state) {
         for (int64_t e = 0; e < batch * c * plane; e++) x[e] = activation(i % 4) * (i % 3 == 0 && e / plane % 71 == 5 ? 50 : 1);
         int mark = kc.n;
         for (int l = 0; l < n; l++) {
-            char *out = kc_bytes(ay_a8_bytes(batch * plane, c));
+            char *out = kc_bytes(ay_a8_picture_bytes(batch, plane, c));
             size_t bytes = ay_a8_picture_scratch(batch, c, plane);
             double sums[8] = {0};
             ay_exec ex = {kc.pool[1 + i % KC_THREADS], levels[l], NULL, kc_scratch(bytes), bytes};
             ay_a8_picture_run(&ex, &(ay_a8_picture){.n = batch, .c = c, .plane = plane, .x = x, .tolerance = tolerance, .out = out});
             for (int64_t p = 0; p < batch * plane; p++) {
-                records t = records_of_pixel(out, c, p);
+                records t = records_of_pixel(out, c, plane, p);
                 check_records("pixel", levels[l], &t, x + p / plane * c * plane + p % plane, plane, c, sums);
             }
             check_choice(levels[l], (const ay_a8_head *)(const void *)out, c, tolerance, sums);
@@ -452,7 +465,7 @@ static void conv_reference(const ay_conv *c, const char *x8, bool whole, const e
     float *w = malloc((size_t)(c->o * k) * sizeof *w);
     for (int64_t o = 0; o < c->o; o++) weight_row(c->w, o, k, w + o * k);
     for (int64_t p = 0; p < c->n * plane; p++) {
-        records t = records_of_pixel(x8, c->c, p);
+        records t = records_of_pixel(x8, c->c, plane, p);
         decode(&t, c->c, x + p / plane * c->c * plane + p % plane, plane);
     }
     for (int64_t i = 0; i < e->count; i++) {
@@ -478,7 +491,7 @@ static void run_conv(ay_conv *c, const expected *e, bool whole, const char *what
         for (int t = 1; t <= KC_THREADS; t++) {
             int mark = kc.n;
             size_t bytes = ay_conv_i8_scratch(levels[l], t, c), more = ay_a8_picture_scratch(c->n, c->c, plane);
-            char *x8 = kc_bytes(ay_a8_bytes(c->n * plane, c->c));
+            char *x8 = kc_bytes(ay_a8_picture_bytes(c->n, plane, c->c));
             c->y = kc_floats(e->count);
             ay_exec ex = {kc.pool[t], levels[l], NULL, kc_scratch(bytes), bytes}, qx = {kc.pool[t], levels[l], NULL, kc_scratch(more), more};
             ay_a8_picture_run(&qx, &(ay_a8_picture){.n = c->n, .c = c->c, .plane = plane, .x = c->x, .tolerance = e->tolerance, .out = x8});

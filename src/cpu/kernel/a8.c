@@ -126,6 +126,11 @@ void ay_a8_run(const ay_exec *ex, const ay_a8 *q) {
 
 /* ---- pictures ----------------------------------------------------------------------------------------------------- */
 
+/** Of block b of picture `at`, pixel p on. */
+static char *pixel_records(const job *j, int64_t at, int64_t b, int64_t p) {
+    return j->out + ((at * j->room + b) * (j->picture->plane + 1) + p) * AY_I8_RECORD;
+}
+
 static void picture_tile(void *arg, int64_t tile, int thread) {
     const job *j = arg;
     const ay_a8_picture *q = j->picture;
@@ -135,7 +140,8 @@ static void picture_tile(void *arg, int64_t tile, int thread) {
     for (int64_t b = 0; b < j->blocks; b++) {
         const float *x = q->x + (at * q->c + b * AY_I8_BLOCK) * pitch + p0;
         float sums[2] = {0, 0};
-        j->row->pixels(n, x, x + AY_I8_BLOCK * pitch, pitch, j->out + ((at * q->plane + p0) * j->room + b) * AY_I8_RECORD, j->room * AY_I8_RECORD, sums);
+        j->row->pixels(n, x, x + AY_I8_BLOCK * pitch, pitch, pixel_records(j, at, b, p0), AY_I8_RECORD, sums);
+        if (p0 + n == q->plane) memset(pixel_records(j, at, b, q->plane), 0, AY_I8_RECORD);
         stats[b] = sums[0];
         stats[j->blocks + b] = sums[1];
     }
@@ -149,10 +155,9 @@ static void picture_again(void *arg, int64_t tile, int thread) {
     for (int32_t e = 0; e < j->head->n; e++) {
         int64_t b = j->head->block[e];
         const float *x = q->x + (at * q->c + b * AY_I8_BLOCK) * pitch + p0;
-        for (int64_t p = 0; p < n; p++) {
-            char *pixel = j->out + (at * q->plane + p0 + p) * j->room * AY_I8_RECORD;
-            double_block(j, x + p, pitch, AY_I8_BLOCK, pixel + b * AY_I8_RECORD, pixel + (j->blocks + e) * AY_I8_RECORD);
-        }
+        for (int64_t p = 0; p < n; p++)
+            double_block(j, x + p, pitch, AY_I8_BLOCK, pixel_records(j, at, b, p0 + p), pixel_records(j, at, j->blocks + e, p0 + p));
+        if (p0 + n == q->plane) memset(pixel_records(j, at, j->blocks + e, q->plane), 0, AY_I8_RECORD);
     }
 }
 

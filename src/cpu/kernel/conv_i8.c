@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Convolution in eight-bit integers, as the product pixels x channels: rows are output pixels, gathered block by block from
- * the quantised picture, whose pixels lie there with all their channels, so a block is one copy. A tile's sums stay in
- * scratch; at its end they are turned, channels over pixels, and finished on their way to y.
+ * Convolution in eight-bit integers, as the product pixels x channels: rows are output pixels, whose blocks the
+ * micro-kernel reads where they lie in the quantised picture; for kernels that cannot they are copied side by side. Sums
+ * gather in scratch; at the end they are turned, channels over pixels, and finished on their way to y.
  */
 #include "cpu/kernel/i8.h"
 
@@ -12,7 +12,7 @@ enum {
     PASS = 16,          /* blocks of 32 along k in a pass, or all taps of one block of channels */
     MT = 384, NT = 320, /* a tile's sums: 480 KiB */
     LEAST = 64,
-    CHUNK_P = 64, CHUNK_O = 16 /* what is turned at a time */
+    LINE = 16           /* numbers in a cache line */
 };
 
 typedef struct plan {
@@ -29,7 +29,7 @@ typedef struct job {
     const ay_a8_row *a8;
     const ay_a8_head *head;
     const char *x;
-    int64_t room, all; /* blocks of channels there is room for in x; blocks there are, over taps */
+    int64_t room, all, stride; /* blocks of channels there is room for in x; blocks there are, over taps; bytes from block to block */
     char *scratch;
 } job;
 
@@ -72,12 +72,12 @@ static plan plan_of(ay_isa isa, int threads, const ay_conv *c) {
     passes = ay_div_up(channels, ay_max_i64(1, PASS / p.taps));
     p.pass = ay_div_up(channels, passes) * p.taps;
     split(c, threads, &p);
-    p.rows = (size_t)ay_round_up(p.mt * p.pass * AY_I8_RECORD, 64);
+    p.rows = p.kernel->at[0] ? 0 : (size_t)ay_round_up(p.mt * p.pass * AY_I8_RECORD, 64);
     p.panel = (size_t)(p.pass * AY_I8_BLOCK * nr);
     p.scales = (size_t)ay_round_up(p.pass * nr * 4, 64);
     p.stage = ay_i8_stage_bytes(p.kernel, p.pass);
-    p.finish = (size_t)ay_round_up((p.nt + CHUNK_P * CHUNK_O) * 4, 64);
-    p.sums = (size_t)ay_round_up(p.mt * p.nt * 4, 64);
+    p.finish = (size_t)ay_round_up(p.nt * 4, 64);
+    p.sums = (size_t)ay_round_up(p.mt * (p.kernel->at[0] ? nr : p.nt) * 4, 64);
     p.where = (size_t)ay_round_up(p.taps * p.mt * 4, 64);
     return p;
 }
@@ -85,7 +85,7 @@ static plan plan_of(ay_isa isa, int threads, const ay_conv *c) {
 bool ay_conv_i8_can(const ay_conv *c) {
     ay_i8_weight w;
     return c->w && c->groups == 1 && c->o >= 16 && c->c % AY_I8_BLOCK == 0 && volume(c->kernel) <= 64 &&
-           volume(c->in) <= INT32_MAX && ay_i8_weight_of(c->w, c->o, c->c, volume(c->kernel), &w);
+           volume(c->in) < INT32_MAX / AY_I8_RECORD && ay_i8_weight_of(c->w, c->o, c->c, volume(c->kernel), &w);
 }
 
 size_t ay_conv_i8_scratch(ay_isa isa, int threads, const ay_conv *c) {
@@ -93,7 +93,8 @@ size_t ay_conv_i8_scratch(ay_isa isa, int threads, const ay_conv *c) {
     return per_thread(&p) * (size_t)threads + 64;
 }
 
-/** The input pixel that output pixel `at` reads at each tap; -1 outside. `where`: [taps][count]. */
+/** Where in a block of the picture output pixels at .. at + count read at each tap: outside, the zeros behind the last pixel.
+ *  `where`: [taps][count]. */
 static void places(const job *j, int64_t at, int64_t count, int32_t *where) {
     const ay_conv *c = j->c;
     for (int64_t t = 0; t < j->p.taps; t++) {
@@ -106,51 +107,17 @@ static void places(const job *j, int64_t at, int64_t count, int32_t *where) {
                 inside = inside && q >= 0 && q < c->in[d];
                 to = to * c->in[d] + q;
             }
-            where[t * count + i] = inside ? (int32_t)to : -1;
+            where[t * count + i] = (int32_t)(inside ? to : j->p.plane) * AY_I8_RECORD;
         }
     }
 }
 
-/** One panel of rows, blocks b0 .. b0 + nb, from the picture x. */
-static void gather(const plan *p, int64_t room, const char *x, const int32_t *where, int64_t count, int rows, int64_t b0, int64_t nb, char *out) {
-    static const char outside[AY_I8_RECORD];
-    for (int64_t b = b0; b < b0 + nb; b++, out += rows * AY_I8_RECORD) {
-        const int32_t *at = where + b % p->taps * count;
-        const char *from = x + b / p->taps * AY_I8_RECORD;
-        for (int i = 0; i < rows; i++)
-            memcpy(out + i * AY_I8_RECORD, at[i] < 0 ? outside : from + at[i] * room * AY_I8_RECORD, AY_I8_RECORD);
-    }
-}
-
-/** All rows of a tile against one panel of nr channels; sums [mt][nt]. */
-static void strip(const plan *p, int64_t m, int64_t nb, const char *a, const uint8_t *b, const float *scale, float *sums,
-                  bool accumulate) {
-    const ay_gemm_i8_row *k = p->kernel;
-    for (int64_t i = 0; i < m; i += k->mr) {
-        int rows = (int)ay_min_i64(k->mr, m - i);
-        k->height[rows - 1](nb, a + i * nb * AY_I8_RECORD, b, scale, sums + i * p->nt, p->nt, accumulate);
-    }
-}
-
-/** sums [m][nt], turned, to channels o0 .. o1 of pixels m0 .. m1 of y. */
-static void finish(const job *j, int64_t at, int64_t m0, int64_t m1, int64_t o0, int64_t o1, const float *sums,
-                   const float *row_scale, float *t) {
-    const ay_conv *c = j->c;
-    ay_finish f = {.alpha = 1, .act = c->act};
-    for (int64_t o = o0; o < o1; o += CHUNK_O) {
-        int64_t on = ay_min_i64(CHUNK_O, o1 - o);
-        for (int64_t m = m0; m < m1; m += CHUNK_P) {
-            int count = (int)ay_min_i64(CHUNK_P, m1 - m);
-            j->pack->turn(AY_F32, sums + (m - m0) * j->p.nt + (o - o0), j->p.nt, count, count, on, t);
-            for (int64_t i = 0; i < on; i++) {
-                int64_t to = (at * c->o + o + i) * (c->y_plane ? c->y_plane : j->p.pixels) + m;
-                if (row_scale) f.alpha = row_scale[o - o0 + i];
-                f.bias_all = c->bias ? c->bias[o + i] : 0;
-                f.residual = c->residual ? c->residual + to : NULL;
-                j->pack->finish(&f, count, t + i * count);
-                memcpy(c->y + to, t + i * count, (size_t)count * sizeof(float));
-            }
-        }
+/** One panel of rows side by side, nb blocks from the picture x on. */
+static void gather(const job *j, const char *x, const int32_t *where, int64_t count, int rows, int64_t nb, char *out) {
+    for (int64_t b = 0; b < nb; b++, out += rows * AY_I8_RECORD) {
+        const int32_t *at = where + b % j->p.taps * count;
+        const char *from = x + b / j->p.taps * j->stride;
+        for (int i = 0; i < rows; i++) memcpy(out + i * AY_I8_RECORD, from + at[i], AY_I8_RECORD);
     }
 }
 
@@ -161,6 +128,62 @@ typedef struct scratch {
     int8_t *stage;
     int32_t *where;
 } scratch;
+
+/** What a tile is: pixels m0 .. m0 + m of picture `at`, channels o0 .. o1. */
+typedef struct tile {
+    int64_t at, m0, m, o0, o1;
+    const char *x;
+    const float *row_scale; /* of channel o0 on, or NULL */
+} tile;
+
+static int64_t y_at(const job *j, const tile *t, int64_t o) {
+    return (t->at * j->c->o + o) * (j->c->y_plane ? j->c->y_plane : j->p.pixels) + t->m0;
+}
+
+/** Fetches part `i` of `parts` of what the pixels of nr channels from o on will be written over. */
+static void ahead(const job *j, const tile *t, int64_t o, int64_t i, int64_t parts) {
+    int64_t lines = ay_div_up(t->m, LINE) + 1, all = lines * ay_min_i64(j->p.kernel->nr, t->o1 - o);
+    for (int64_t n = all * i / parts; n < all * (i + 1) / parts; n++)
+        __builtin_prefetch(j->c->y + y_at(j, t, o + n / lines) + n % lines * LINE, 1, 2);
+}
+
+/** All rows of a tile, nb blocks from b0 on, against the panel of channels from o on; sums [m][nr]. */
+static void strip(const job *j, const scratch *s, const tile *t, int64_t o, int64_t b0, int64_t nb, const float *scale, float *sums) {
+    const plan *p = &j->p;
+    const ay_gemm_i8_row *k = p->kernel;
+    ay_i8_places a = {.from = t->x + b0 / p->taps * j->stride, .taps = p->taps, .pitch = t->m, .stride = j->stride};
+    int64_t panels = ay_div_up(t->m, k->mr);
+    for (int64_t i = 0; i < panels; i++) {
+        int64_t at = i * k->mr, rows = ay_min_i64(k->mr, t->m - at);
+        if (b0 + nb == j->all) ahead(j, t, o, i, panels);
+        a.offset = s->where + at;
+        if (k->at[0]) k->at[rows - 1](nb, &a, s->panel, scale, sums + at * k->nr, k->nr, b0 > 0);
+        else k->height[rows - 1](nb, s->rows + at * nb * AY_I8_RECORD, s->panel, scale, sums + at * k->nr, k->nr, b0 > 0);
+    }
+}
+
+static void finish(const job *j, const tile *t, int64_t o, const float *sums) {
+    const ay_conv *c = j->c;
+    int64_t to = y_at(j, t, o), plane = c->y_plane ? c->y_plane : j->p.pixels, nr = j->p.kernel->nr;
+    ay_finish f = {.alpha = 1,
+                   .scale = t->row_scale ? t->row_scale + (o - t->o0) : NULL,
+                   .bias = c->bias ? c->bias + o : NULL,
+                   .residual = c->residual ? c->residual + to : NULL,
+                   .act = c->act};
+    j->pack->finish_turned(&f, t->m, ay_min_i64(nr, t->o1 - o), sums, nr, c->y + to, plane);
+}
+
+/** One pass of one strip. */
+static void pass_run(const job *j, const scratch *s, const tile *t, int64_t o, int64_t b0, int64_t nb, float *sums) {
+    const plan *p = &j->p;
+    int cols = (int)ay_min_i64(p->kernel->nr, t->o1 - o);
+    ay_i8_panel make = {&j->w, p->kernel, j->a8, j->pack, s->stage};
+    float *scales = j->w.run ? s->scales : NULL;
+    if (b0 >= p->blocks) ay_i8_panel_doubled(&make, o, cols, j->head, (b0 - p->blocks) / p->taps, nb / p->taps, s->panel, scales);
+    else ay_i8_panel_make(&make, o, cols, b0, nb, s->panel, scales);
+    strip(j, s, t, o, b0, nb, scales, sums);
+    if (b0 + nb == j->all) finish(j, t, o, sums);
+}
 
 static scratch scratch_of(const job *j, int thread) {
     char *at = j->scratch + (size_t)thread * per_thread(&j->p);
@@ -174,31 +197,35 @@ static scratch scratch_of(const job *j, int thread) {
     return s;
 }
 
-static void conv_tile(void *arg, int64_t tile, int thread) {
+/** How many blocks a pass from b0 on takes: doubled ones begin a new one. */
+static int64_t pass_blocks(const job *j, int64_t b0) { return ay_min_i64(j->p.pass, (b0 >= j->p.blocks ? j->all : j->p.blocks) - b0); }
+
+static void conv_tile(void *arg, int64_t number, int thread) {
     const job *j = arg;
     const plan *p = &j->p;
-    int64_t tiles = p->tiles_m * p->tiles_n, at = tile / tiles, in = tile % tiles, nr = p->kernel->nr, mr = p->kernel->mr;
-    int64_t m0 = in % p->tiles_m * p->mt, m = ay_min_i64(p->pixels, m0 + p->mt) - m0, o0 = in / p->tiles_m * p->nt,
-            o1 = ay_min_i64(j->c->o, o0 + p->nt);
+    int64_t tiles = p->tiles_m * p->tiles_n, in = number % tiles, nr = p->kernel->nr, mr = p->kernel->mr;
     scratch s = scratch_of(j, thread);
-    const char *x = j->x + at * p->plane * j->room * AY_I8_RECORD;
-    ay_i8_panel make = {&j->w, p->kernel, j->a8, j->pack, s.stage};
-    float *row_scale = j->w.run ? NULL : s.finish, *scales = j->w.run ? s.scales : NULL;
-    places(j, m0, m, s.where);
-    if (row_scale) ay_i8_row_scales(&j->w, o0, o1 - o0, row_scale);
-    for (int64_t b0 = 0, nb; b0 < j->all; b0 += nb) {
-        bool again = b0 >= p->blocks;
-        nb = ay_min_i64(p->pass, (again ? j->all : p->blocks) - b0);
-        for (int64_t i = 0; i < m; i += mr)
-            gather(p, j->room, x, s.where + i, m, (int)ay_min_i64(mr, m - i), b0, nb, s.rows + i * nb * AY_I8_RECORD);
-        for (int64_t o = o0; o < o1; o += nr) {
-            int cols = (int)ay_min_i64(nr, o1 - o);
-            if (again) ay_i8_panel_doubled(&make, o, cols, j->head, (b0 - p->blocks) / p->taps, nb / p->taps, s.panel, scales);
-            else ay_i8_panel_make(&make, o, cols, b0, nb, s.panel, scales);
-            strip(p, m, nb, s.rows, s.panel, scales, s.sums + (o - o0), b0 > 0);
-        }
+    tile t = {.at = number / tiles, .m0 = in % p->tiles_m * p->mt, .o0 = in / p->tiles_m * p->nt};
+    t.m = ay_min_i64(p->pixels - t.m0, p->mt);
+    t.o1 = ay_min_i64(j->c->o, t.o0 + p->nt);
+    t.x = j->x + t.at * j->room * j->stride;
+    places(j, t.m0, t.m, s.where);
+    if (!j->w.run) {
+        ay_i8_row_scales(&j->w, t.o0, t.o1 - t.o0, s.finish);
+        t.row_scale = s.finish;
     }
-    finish(j, at, m0, m0 + m, o0, o1, s.sums, row_scale, s.finish + p->nt);
+    if (p->kernel->at[0]) { /* the picture's part stays in the second cache, a strip's sums in the first */
+        for (int64_t o = t.o0; o < t.o1; o += nr) {
+            for (int64_t b0 = 0, nb; b0 < j->all; b0 += nb) pass_run(j, &s, &t, o, b0, nb = pass_blocks(j, b0), s.sums);
+        }
+        return;
+    }
+    for (int64_t b0 = 0, nb; b0 < j->all; b0 += nb) {
+        nb = pass_blocks(j, b0);
+        for (int64_t i = 0; i < t.m; i += mr)
+            gather(j, t.x + b0 / p->taps * j->stride, s.where + i, t.m, (int)ay_min_i64(mr, t.m - i), nb, s.rows + i * nb * AY_I8_RECORD);
+        for (int64_t o = t.o0; o < t.o1; o += nr) pass_run(j, &s, &t, o, b0, nb, s.sums + (o - t.o0) * p->mt);
+    }
 }
 
 void ay_conv_i8_run(const ay_exec *ex, const ay_conv *c, const void *x8) {
@@ -206,6 +233,7 @@ void ay_conv_i8_run(const ay_exec *ex, const ay_conv *c, const void *x8) {
     j.p = plan_of(ex->isa, ay_pool_threads(ex->pool), c);
     j.x = (const char *)x8 + ay_a8_head_bytes(c->c);
     j.room = ay_a8_room(c->c);
+    j.stride = (j.p.plane + 1) * AY_I8_RECORD;
     j.all = j.p.blocks + j.head->n * j.p.taps;
     if (j.p.pixels <= 0 || c->o <= 0 || !ay_i8_weight_of(c->w, c->o, c->c, j.p.taps, &j.w)) return;
     ay_parallel(ex->pool, c->n * j.p.tiles_m * j.p.tiles_n, conv_tile, &j, ex->stop);

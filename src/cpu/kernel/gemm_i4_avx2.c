@@ -59,4 +59,4 @@ AY_INLINE void tile(const int rows, const bool scaled, int64_t blocks, const cha
 }
 
 HEIGHTS_OF_12
-const ay_gemm_i8_row ay_gemm_i4_avx2 = {"gemm_i4_avx2", AY_ISA_AVX2, MR, NR, 4, 4, 8, HEIGHTS};
+const ay_gemm_i8_row ay_gemm_i4_avx2 = {"gemm_i4_avx2", AY_ISA_AVX2, MR, NR, 4, 4, 8, HEIGHTS, {0}};

@@ -15,4 +15,5 @@
 
 extern const ay_gemm_i8_row ay_gemm_i8_avxvnni;
 const ay_gemm_i8_row ay_gemm_i8_avxvnni = {
-    "gemm_i8_avxvnni", AY_ISA_AVXVNNI, MR, NR, 4, 8, AY_I8_OFFSET, {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6}};
+    "gemm_i8_avxvnni", AY_ISA_AVXVNNI, MR, NR, 4, 8, AY_I8_OFFSET, {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6},
+    {at_1, at_2, at_3, at_4, at_5, at_6}};

@@ -45,4 +45,4 @@ HEIGHT(1)
 HEIGHT(2) HEIGHT(3) HEIGHT(4)
 
     extern const ay_gemm_i8_row ay_gemm_i8_c;
-const ay_gemm_i8_row ay_gemm_i8_c = {"gemm_i8_c", AY_ISA_C, MR, NR, 4, 8, 0, {tile_1, tile_2, tile_3, tile_4}};
+const ay_gemm_i8_row ay_gemm_i8_c = {"gemm_i8_c", AY_ISA_C, MR, NR, 4, 8, 0, {tile_1, tile_2, tile_3, tile_4}, {0}};

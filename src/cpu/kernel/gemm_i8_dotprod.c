@@ -58,4 +58,4 @@ HEIGHT(1)
 HEIGHT(2) HEIGHT(3) HEIGHT(4)
 
     extern const ay_gemm_i8_row ay_gemm_i8_dotprod;
-const ay_gemm_i8_row ay_gemm_i8_dotprod = {"gemm_i8_dotprod", AY_ISA_DOTPROD, MR, NR, 4, 8, 0, {tile_1, tile_2, tile_3, tile_4}};
+const ay_gemm_i8_row ay_gemm_i8_dotprod = {"gemm_i8_dotprod", AY_ISA_DOTPROD, MR, NR, 4, 8, 0, {tile_1, tile_2, tile_3, tile_4}, {0}};

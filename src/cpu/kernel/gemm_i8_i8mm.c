@@ -64,4 +64,4 @@ HEIGHT(1)
 HEIGHT(2) HEIGHT(3) HEIGHT(4)
 
     extern const ay_gemm_i8_row ay_gemm_i8_i8mm;
-const ay_gemm_i8_row ay_gemm_i8_i8mm = {"gemm_i8_i8mm", AY_ISA_I8MM, MR, NR, 8, 8, 0, {tile_1, tile_2, tile_3, tile_4}};
+const ay_gemm_i8_row ay_gemm_i8_i8mm = {"gemm_i8_i8mm", AY_ISA_I8MM, MR, NR, 8, 8, 0, {tile_1, tile_2, tile_3, tile_4}, {0}};

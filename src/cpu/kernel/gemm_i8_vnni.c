@@ -14,4 +14,5 @@
 
 extern const ay_gemm_i8_row ay_gemm_i8_vnni;
 const ay_gemm_i8_row ay_gemm_i8_vnni = {
-    "gemm_i8_vnni", AY_ISA_VNNI, MR, NR, 4, 8, AY_I8_OFFSET, {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6}};
+    "gemm_i8_vnni", AY_ISA_VNNI, MR, NR, 4, 8, AY_I8_OFFSET, {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6},
+    {at_1, at_2, at_3, at_4, at_5, at_6}};

@@ -24,6 +24,14 @@ enum {
  *  b: for each block codes [32 / group][nr][group], their lowest `bits` bits xor `flip`; scale: [block][nr], or NULL for 1. */
 typedef void (*ay_gemm_i8_fn)(int64_t blocks, const void *a, const uint8_t *b, const float *scale, float *c, int64_t ldc,
                               bool accumulate);
+/** Records that are not side by side: block k of row i is at from + offset[k % taps * pitch + i] + k / taps * stride. */
+typedef struct ay_i8_places {
+    const char *from;
+    const int32_t *offset;
+    int64_t taps, pitch, stride;
+} ay_i8_places;
+typedef void (*ay_gemm_i8_at_fn)(int64_t blocks, const ay_i8_places *a, const uint8_t *b, const float *scale, float *c, int64_t ldc,
+                                 bool accumulate);
 typedef struct ay_gemm_i8_row {
     const char *name;
     ay_isa isa;
@@ -31,6 +39,7 @@ typedef struct ay_gemm_i8_row {
     int bits;     /* of the widest codes it takes, 8 or 4; rows of one level have the same mr */
     uint8_t flip; /* half their range: the kernel multiplies unsigned weights (code + flip) and wants the correction */
     ay_gemm_i8_fn height[AY_I8_MAX_MR]; /* height[r - 1]: r rows */
+    ay_gemm_i8_at_fn at[AY_I8_MAX_MR];  /* the same of records where they lie; all or none */
 } ay_gemm_i8_row;
 const ay_gemm_i8_row *const *ay_gemm_i8_rows(int *n);
 const ay_gemm_i8_row *ay_gemm_i8_pick(ay_isa isa); /* for codes of any width */
@@ -73,7 +82,8 @@ const ay_a8_row *ay_a8_pick(ay_isa isa);
  * of their own behind the last. These are the blocks where one channel is so much larger than its neighbours that they drown
  * in its rounding: as many of them as it takes to bring the noise of all blocks together under `tolerance`, relative to the
  * numbers but the largest of each block, and at most half. Then the records: [panel][block][row], panels of the
- * micro-kernel's mr rows (the last one lower), or for pictures [pixel][block]; always with room for all blocks. */
+ * micro-kernel's mr rows (the last one lower), or for pictures [n][block][pixel] with a pixel of zeros behind the last; always with
+ * room for all blocks. */
 typedef struct ay_a8_head {
     int32_t n;
     int32_t block[]; /* in rising order */
@@ -83,6 +93,8 @@ static inline int64_t ay_a8_blocks(int64_t k) { return ay_div_up(k, AY_I8_BLOCK)
 static inline int64_t ay_a8_room(int64_t k) { return ay_a8_blocks(k) + (ay_a8_blocks(k) + 1) / 2; }
 static inline size_t ay_a8_head_bytes(int64_t k) { return (size_t)ay_round_up(4 + (ay_a8_blocks(k) + 1) / 2 * 4, 64); }
 static inline size_t ay_a8_bytes(int64_t m, int64_t k) { return ay_a8_head_bytes(k) + (size_t)(m * ay_a8_room(k)) * AY_I8_RECORD; }
+
+static inline size_t ay_a8_picture_bytes(int64_t n, int64_t plane, int64_t c) { return ay_a8_bytes(n * (plane + 1), c); }
 
 /** m rows of k numbers; blocks past k are filled up with zeros. */
 typedef struct ay_a8 {

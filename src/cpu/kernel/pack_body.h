@@ -260,9 +260,51 @@ AY_INLINE void panel_as(const ay_finish *f, const ay_act act, int64_t rows, int6
     for (; i < n; i += VL) finish_columns(f, act, true, 1, n - i < VL ? (int)(n - i) : VL, i, rows, c, width, out, ldo, ldr);
 }
 
+/** VL columns of c (`count` of them are wanted) as rows of VL numbers (or `lanes`). */
+AY_INLINE void turned_square(const ay_finish *f, const ay_act act, int64_t o, int64_t p, const int lanes, int count, const float *c,
+                             int64_t width, float *out, int64_t ldo) {
+    vf r[VL];
+    AY_UNROLL for (int i = 0; i < VL; i++) r[i] = v_load(c + (p + (i < lanes ? i : 0)) * width + o);
+    v_transpose(r);
+    AY_UNROLL for (int i = 0; i < VL; i++) {
+        if (i >= count) continue;
+        float scale = f->scale ? f->alpha * f->scale[o + i] : f->alpha, bias = f->bias ? f->bias[o + i] + f->bias_all : f->bias_all;
+        int64_t at = (o + i) * ldo + p;
+        vf v = v_act(act, v_fma(r[i], v_set(scale), v_set(bias)));
+        if (f->gate) v = v_mul(v, v_set(f->gate[o + i]));
+        if (f->residual) v = v_add(v, lanes == VL ? v_load(f->residual + at) : v_loadn(f->residual + at, lanes));
+        if (lanes == VL) v_store(out + at, v);
+        else v_storen(out + at, v, lanes);
+    }
+}
+
+AY_INLINE void turned_as(const ay_finish *f, const ay_act act, int64_t rows, int64_t n, const float *c, int64_t width, float *out, int64_t ldo) {
+    for (int64_t o = 0; o < n; o += VL) {
+        int count = n - o < VL ? (int)(n - o) : VL;
+        int64_t p = 0;
+        for (; p + VL <= rows; p += VL) turned_square(f, act, o, p, VL, count, c, width, out, ldo);
+        if (p < rows) turned_square(f, act, o, p, (int)(rows - p), count, c, width, out, ldo);
+    }
+}
+
 static void finish_panel(const ay_finish *f, int64_t rows, int64_t n, const float *c, int64_t width, float *out, int64_t ldo,
                          int64_t ldr) {
 #define AS(act) case act: panel_as(f, act, rows, n, c, width, out, ldo, ldr); return
+    switch (f->act) {
+        AS(AY_ACT_NONE);
+        AS(AY_ACT_GELU_TANH);
+        AS(AY_ACT_GELU_ERF);
+        AS(AY_ACT_GELU_SIGMOID);
+        AS(AY_ACT_SILU);
+        AS(AY_ACT_RELU);
+        AS(AY_ACT_SIGMOID);
+        AS(AY_ACT_TANH);
+    }
+#undef AS
+}
+
+static void finish_turned(const ay_finish *f, int64_t rows, int64_t n, const float *c, int64_t width, float *out, int64_t ldo) {
+#define AS(act) case act: turned_as(f, act, rows, n, c, width, out, ldo); return
     switch (f->act) {
         AS(AY_ACT_NONE);
         AS(AY_ACT_GELU_TANH);

@@ -6,4 +6,4 @@
 #include "cpu/kernel/pack_body.h"
 
 extern const ay_pack_row ay_pack_c;
-const ay_pack_row ay_pack_c = {"pack_c", AY_ISA_C, turn, rows, codes, lookup, finish, finish_panel, transpose};
+const ay_pack_row ay_pack_c = {"pack_c", AY_ISA_C, turn, rows, codes, lookup, finish, finish_panel, finish_turned, transpose};

@@ -47,6 +47,8 @@ typedef struct ay_pack_row {
     void (*finish)(const ay_finish *f, int64_t n, float *c);
     /** The same of the first n numbers of `rows` rows of c [rows][width], width a multiple of the lanes, to rows of out. */
     void (*finish_panel)(const ay_finish *f, int64_t rows, int64_t n, const float *c, int64_t width, float *out, int64_t ldo, int64_t ldr);
+    /** The same of `rows` columns of out: out [n][rows], rows ldo apart as those of the residual. */
+    void (*finish_turned)(const ay_finish *f, int64_t rows, int64_t n, const float *c, int64_t width, float *out, int64_t ldo);
     /** y [m][n] = x [n][m], rows xs and ys apart; y is written forward, a few rows of it side by side. */
     void (*transpose)(int64_t m, int64_t n, const float *x, int64_t xs, float *y, int64_t ys);
 } ay_pack_row;
