@@ -61,12 +61,13 @@ static void choose(const job *j, float tolerance) {
     }
 }
 
-/** A block's numbers, `step` apart, without what `record` says of them, as a block of their own. */
-static void double_block(const job *j, const float *x, int64_t step, int64_t count, const char *record, char *out) {
-    float left[AY_I8_BLOCK] = {0}, scale, unused[2] = {0, 0};
-    memcpy(&scale, record + 32, sizeof scale);
-    for (int64_t i = 0; i < count; i++) left[i] = x[i * step] - (float)((const int8_t *)record)[i] * scale;
-    j->row->row(1, left, left, out, 0, unused, unused + 1);
+enum { AGAIN = 16 }; /* blocks, or pixels, whose rests are quantised together */
+
+/** What a record leaves of `count` numbers `step` apart, to out `step_out` apart. */
+static void rest(const float *x, int64_t step, int64_t count, const char *record, float *out, int64_t step_out) {
+    float scale;
+    memcpy(&scale, record + AY_I8_BLOCK, sizeof scale);
+    for (int64_t i = 0; i < count; i++) out[i * step_out] = x[i * step] - (float)((const int8_t *)record)[i] * scale;
 }
 
 /* ---- rows --------------------------------------------------------------------------------------------------------- */
@@ -96,6 +97,18 @@ static void rows_tile(void *arg, int64_t tile, int thread) {
     }
 }
 
+/** Doubled blocks e0 .. e0 + n <= AGAIN of a row: x, whose first record is at `to`, the others `step` bytes apart. */
+static void row_again(const job *j, const float *x, char *to, int64_t step, int64_t e0, int64_t n) {
+    float left[AGAIN * AY_I8_BLOCK] = {0}, unused[2 * AGAIN] = {0};
+    for (int64_t e = 0; e < n; e++) {
+        int64_t b = j->head->block[e0 + e], count = ay_min_i64(AY_I8_BLOCK, j->rows->k - b * AY_I8_BLOCK);
+        float *out = left + e * AY_I8_BLOCK;
+        if (count == AY_I8_BLOCK) j->row->rest(x + b * AY_I8_BLOCK, to + b * step, out);
+        else rest(x + b * AY_I8_BLOCK, 1, count, to + b * step, out, 1);
+    }
+    j->row->row(n, left, left, to + (j->blocks + e0) * step, step, unused, unused + AGAIN);
+}
+
 static void rows_again(void *arg, int64_t tile, int thread) {
     const job *j = arg;
     const ay_a8 *q = j->rows;
@@ -103,11 +116,8 @@ static void rows_again(void *arg, int64_t tile, int thread) {
     for (int64_t m = first; m < end; m++) {
         int64_t panel = m / j->mr * j->mr, rows = ay_min_i64(j->mr, q->m - panel);
         char *to = j->out + (panel * j->room + (m - panel)) * AY_I8_RECORD;
-        for (int32_t e = 0; e < j->head->n; e++) {
-            int64_t b = j->head->block[e];
-            double_block(j, q->a + m * q->lda + b * AY_I8_BLOCK, 1, ay_min_i64(AY_I8_BLOCK, q->k - b * AY_I8_BLOCK),
-                         to + b * rows * AY_I8_RECORD, to + (j->blocks + e) * rows * AY_I8_RECORD);
-        }
+        for (int64_t e = 0; e < j->head->n; e += AGAIN)
+            row_again(j, q->a + m * q->lda, to, rows * AY_I8_RECORD, e, ay_min_i64(AGAIN, j->head->n - e));
     }
 }
 
@@ -155,8 +165,12 @@ static void picture_again(void *arg, int64_t tile, int thread) {
     for (int32_t e = 0; e < j->head->n; e++) {
         int64_t b = j->head->block[e];
         const float *x = q->x + (at * q->c + b * AY_I8_BLOCK) * pitch + p0;
-        for (int64_t p = 0; p < n; p++)
-            double_block(j, x + p, pitch, AY_I8_BLOCK, pixel_records(j, at, b, p0 + p), pixel_records(j, at, j->blocks + e, p0 + p));
+        for (int64_t p = 0; p < n; p += AGAIN) {
+            float left[AY_I8_BLOCK * AGAIN], unused[2] = {0, 0};
+            int64_t some = ay_min_i64(AGAIN, n - p);
+            for (int64_t i = 0; i < some; i++) rest(x + p + i, pitch, AY_I8_BLOCK, pixel_records(j, at, b, p0 + p + i), left + i, AGAIN);
+            j->row->pixels(some, left, left, AGAIN, pixel_records(j, at, j->blocks + e, p0 + p), AY_I8_RECORD, unused);
+        }
         if (p0 + n == q->plane) memset(pixel_records(j, at, j->blocks + e, q->plane), 0, AY_I8_RECORD);
     }
 }

@@ -83,6 +83,12 @@ static void row(int64_t blocks, const float *x, const float *next, char *out, in
     if (b < blocks) blocks_of_row((int)(blocks - b), x + b * AY_I8_BLOCK, next + b * AY_I8_BLOCK, out + b * step, step, noise + b, power + b);
 }
 
+static void rest(const float *x, const char *record, float *out) {
+    float scale;
+    memcpy(&scale, record + AY_I8_BLOCK, sizeof scale);
+    AY_UNROLL for (int i = 0; i < AY_I8_BLOCK; i += VL) v_store(out + i, v_sub(v_load(x + i), v_mul(v_load_i8(record + i), v_set(scale))));
+}
+
 enum { WORDS = AY_I8_BLOCK / 4, SQUARE = VL > WORDS ? VL : WORDS };
 
 /** The codes of n <= VL pixels, four channels a word. */

@@ -6,4 +6,4 @@
 #include "cpu/kernel/a8_body.h"
 
 extern const ay_a8_row ay_a8_c;
-const ay_a8_row ay_a8_c = {"a8_c", AY_ISA_C, row, pixels, lut16, turn, taps_first};
+const ay_a8_row ay_a8_c = {"a8_c", AY_ISA_C, row, rest, pixels, lut16, turn, taps_first};

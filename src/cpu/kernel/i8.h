@@ -64,6 +64,8 @@ typedef struct ay_a8_row {
      *  scale NaN. Adds to noise[block] and power[block] the square of the scale and the squares of the numbers but the
      *  largest. `next`: what the next call will read. */
     void (*row)(int64_t blocks, const float *x, const float *next, char *out, int64_t step, float *noise, float *power);
+    /** What the record of a block leaves of its numbers. */
+    void (*rest)(const float *x, const char *record, float *out);
     /** One block (32 numbers, `plane` apart) of each of `n` neighbouring pixels, records `step` bytes apart; the same sums
      *  to stats[0] and stats[1]. `next`: the first pixel of the next call. */
     void (*pixels)(int64_t n, const float *x, const float *next, int64_t plane, char *out, int64_t step, float *stats);
