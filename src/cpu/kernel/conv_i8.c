@@ -9,7 +9,7 @@
 #include <string.h>
 
 enum {
-    PASS = 16,          /* blocks of 32 along k in a pass, or all taps of one block of channels */
+    PASS = 18,          /* blocks of 32 along k in a pass, in whole blocks of channels: two of 3 x 3 taps */
     MT = 384, NT = 320, /* a tile's sums: 480 KiB */
     LEAST = 64,
     LINE = 16           /* numbers in a cache line */
