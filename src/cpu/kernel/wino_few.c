@@ -66,7 +66,7 @@ double ay_wino_few_cycles(ay_isa isa, const ay_conv *c) {
     plan p = plan_of(isa, c);
     if (p.v_floats * sizeof(float) > MOST_V_BYTES) return INFINITY;
     double in = (double)c->c, out = (double)c->o, rows = (double)(p.panels * ay_max_i64(p.rows, 4));
-    return in * out * (POINTS * rows / p.kernel->nr * 1.1 + 16) + 65 * (double)p.grid.tiles * (in + out);
+    return in * out * (POINTS * rows / p.kernel->nr * 1.1 + 12) + 65 * (double)p.grid.tiles * (in + out);
 }
 
 typedef struct job {
