@@ -14,7 +14,6 @@
 enum {
     KEYS = 256,            /* of a block, about, at most */
     KEY_FLOATS = 98304,    /* of a block of keys and values, which stays in the second cache: 384 KB */
-    AHEAD = 3,             /* panels of keys that are fetched before they are packed */
     QUERY_FLOATS = 1 << 19 /* of a run of queries and their results: they stream past, and a long run packs keys seldom */
 };
 
