@@ -226,8 +226,10 @@ static const int64_t shapes[][3] = {{1280, 12288, 3072}, {256, 10240, 1280}, {10
 
 static void bench_gemm(bench *b, bool quick) {
     printf("products [m, k] x [n, k] transposed: m x n x k\n");
-    for (int i = 0; i < (quick ? 4 : 12); i++) gemm_row(b, shapes[i][0], shapes[i][1], shapes[i][2], AY_F16);
-    gemm_row(b, 1536, 3072, 3072, AY_F32);
+    for (int i = 0; i < (quick ? 4 : 12); i++) {
+        gemm_row(b, shapes[i][0], shapes[i][1], shapes[i][2], AY_F16);
+        gemm_row(b, shapes[i][0], shapes[i][1], shapes[i][2], AY_F32);
+    }
     gemm_row(b, 1536, 3072, 3072, AY_I8);
     gemm_row(b, 1536, 3072, 3072, AY_I4);
     gemm_row(b, 1536, 3072, 3072, AY_U4);

@@ -8,9 +8,11 @@
 #include <string.h>
 
 enum {
-    KC = 512,         /* depth of a pass: long enough to make the traffic on C negligible */
-    A_FLOATS = 98304, /* 384 KiB: under half of the second cache of the machines we know (1 to 2 MiB) */
-    NT = 768,         /* B of a tile: 1.5 MiB of the third cache a thread */
+    KC = 512,         /* depth of a pass: long enough to make the traffic on C negligible ... */
+    KC_WIDE = 1024,   /* ... for panels of 32 columns, which AVX-512 is through with sooner */
+    A_FLOATS = 98304, /* 384 KiB of the second cache, which has 512 KiB or more; with AVX-512 a MiB or more */
+    A_FLOATS_WIDE = 131072,
+    NT = 768,         /* B of a tile: 1.5 or 3 MiB of the third cache a thread */
     MT = 1024,
     PACKING = 20, /* multiply-adds in the time that packing one number takes */
 };
@@ -59,7 +61,8 @@ ay_mm_plan ay_mm_plan_make(ay_isa isa, int threads, int64_t batch, int64_t m, in
     int64_t mr = p.kernel->mr, nr = p.kernel->nr;
     double best = 0;
     k = ay_max_i64(1, k);
-    p.kc = ay_div_up(k, ay_div_up(k, KC));
+    bool wide = nr > 16;
+    p.kc = ay_div_up(k, ay_div_up(k, wide ? KC_WIDE : KC));
     for (int i = 0; i < N_CUTS; i++) {
         for (int j = 0; j < N_CUTS; j++) {
             int64_t mt = even(m, MT / cuts[i], mr), nt = even(n, NT / cuts[j], nr), tiles_m = ay_div_up(m, mt), tiles_n = ay_div_up(n, nt);
@@ -69,7 +72,7 @@ ay_mm_plan ay_mm_plan_make(ay_isa isa, int threads, int64_t batch, int64_t m, in
             p.mt = mt, p.nt = nt, p.tiles_m = tiles_m, p.tiles_n = tiles_n;
         }
     }
-    p.mc = ay_min_i64(p.mt, ay_max_i64(mr, A_FLOATS / p.kc / mr * mr));
+    p.mc = ay_min_i64(p.mt, ay_max_i64(mr, (wide ? A_FLOATS_WIDE : A_FLOATS) / p.kc / mr * mr));
     p.mc = even(p.mt, p.mc, mr);
     p.a_floats = (size_t)ay_round_up(p.mc * p.kc, 16);
     p.b_floats = (size_t)ay_round_up(p.nt * p.kc, 16);
