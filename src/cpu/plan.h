@@ -291,9 +291,9 @@ alloy_status ay_build_topk(ay_plan *pl, const ay_fused *f);
 alloy_status ay_view_of_node(ay_plan *pl, ay_val v, ay_view *out); /* step_view.c */
 bool ay_view_through(const ay_node *n, const ay_view *x, ay_view *out); /* view node n of an operand that lies like x */
 alloy_status ay_build_concat(ay_plan *pl, const ay_fused *f);
-alloy_status ay_build_pad(ay_plan *pl, const ay_fused *f);        /* step_move.c */
+alloy_status ay_build_pad(ay_plan *pl, const ay_fused *f);        /* step_map.c */
 alloy_status ay_build_upsample(ay_plan *pl, const ay_fused *f);
-alloy_status ay_build_gather(ay_plan *pl, const ay_fused *f);
+alloy_status ay_build_gather(ay_plan *pl, const ay_fused *f);     /* step_move.c */
 alloy_status ay_build_gather_along(ay_plan *pl, const ay_fused *f);
 
 alloy_status ay_build_gated(ay_plan *pl, const ay_fused *f);      /* step_elt.c */
