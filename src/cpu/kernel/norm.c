@@ -36,6 +36,7 @@ static void norm_tile(void *arg, int64_t tile, int thread) {
                        .one = n->mod_plus_one ? 1.0f : 0.0f};
         if (n->scale) a.scale = n->scale + mod;
         if (n->shift) a.shift = n->shift + mod;
+        if (row + 1 < end) a.next = x + n->d;
         j->row->affine(&a, n->d, x, n->y + row * n->d);
     }
 }

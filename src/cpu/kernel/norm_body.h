@@ -67,19 +67,30 @@ static void moments(bool rms, int64_t n, const float *x, double *mean, double *s
     *squares = m2;
 }
 
-AY_INLINE void affine_at(const ay_affine *a, int64_t i, int n, const float *x, float *y) {
+AY_INLINE void affine_at(const ay_affine *a, const bool wb, const bool mod, int64_t i, int n, const float *x, float *y) {
     vf v = v_mul(v_sub(lanes(x + i, n), v_set(a->mean)), v_set(a->by));
-    if (a->w) v = v_mul(v, lanes(a->w + i, n));
-    if (a->b) v = v_add(v, lanes(a->b + i, n));
-    if (a->scale) v = v_mul(v, v_add(lanes(a->scale + i, n), v_set(a->one)));
-    if (a->shift) v = v_add(v, lanes(a->shift + i, n));
+    if (wb && a->w) v = v_mul(v, lanes(a->w + i, n));
+    if (wb && a->b) v = v_add(v, lanes(a->b + i, n));
+    if (mod && a->scale) v = v_mul(v, v_add(lanes(a->scale + i, n), v_set(a->one)));
+    if (mod && a->shift) v = v_add(v, lanes(a->shift + i, n));
     put(y + i, v, n);
 }
 
-static void affine(const ay_affine *a, int64_t n, const float *x, float *y) {
+/* What is read next is fetched meanwhile: else reading and writing would take turns. */
+AY_INLINE void affine_as(const ay_affine *a, const bool wb, const bool mod, int64_t n, const float *x, float *y) {
     int64_t i = 0;
-    for (; i + VL <= n; i += VL) affine_at(a, i, VL, x, y);
-    if (i < n) affine_at(a, i, (int)(n - i), x, y);
+    for (; i + VL <= n; i += VL) {
+        if (a->next) __builtin_prefetch(a->next + i);
+        affine_at(a, wb, mod, i, VL, x, y);
+    }
+    if (i < n) affine_at(a, wb, mod, i, (int)(n - i), x, y);
+}
+
+static void affine(const ay_affine *a, int64_t n, const float *x, float *y) {
+    bool wb = a->w || a->b, mod = a->scale || a->shift;
+    if (wb && mod) affine_as(a, true, true, n, x, y);
+    else if (mod) affine_as(a, false, true, n, x, y);
+    else affine_as(a, true, false, n, x, y);
 }
 
 AY_INLINE void scaled_as(const ay_act act, int64_t n, const float *x, float w, float b, float *y) {

@@ -162,6 +162,7 @@ typedef struct ay_affine {
     float mean, by;
     const float *w, *b, *scale, *shift;
     float one;
+    const float *next; /* as many numbers that will be read next, or NULL */
 } ay_affine;
 typedef struct ay_norm_row {
     const char *name;
