@@ -20,8 +20,8 @@
     static const type *const family##_list[] = {&family##_c};
 #endif
 
-/* Eight-bit products have no AVX-512 form without VNNI (AVX2's stands in), AVX-VNNI is theirs alone, and on arm64 none without SDOT. Rows for narrower
- * codes stand before the row of their level that takes all. */
+/* Eight-bit products have no AVX-512 form without VNNI (AVX2's stands in), AVX-VNNI is theirs alone, and on arm64 they have
+ * none without SDOT. Rows for narrower codes stand before the row of their level that takes all. */
 #if defined(__x86_64__)
 #define I8_LEVELS(type, family)                                                                                             \
     extern const type family##_c, ay_gemm_i4_avx2, family##_avx2, family##_avxvnni, family##_vnni;                          \
