@@ -63,14 +63,14 @@ static void dot(ay_dtype t, int m, int n, int64_t k, const float *a, int64_t lda
     else dot_as(AY_BF16, m, n, k, a, lda, w, ldw, out);
 }
 
-enum { CODES = 64, BLOCK = 32 };
+enum { CODES = 64, BLOCK = 32, BLOCKS = CODES / BLOCK }; /* sums of neighbouring blocks do not wait for each other */
 
 AY_INLINE void dot_codes(const ay_dtype t, const int m, int64_t k, const float *a, int64_t lda, const uint8_t *w, int64_t run,
                          const float *scale, float *out) {
     static const int8_t signs[16] = {0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1};
-    vf acc[AY_DOT_M];
+    vf acc[AY_DOT_M][BLOCKS];
     int64_t used = 0;
-    AY_UNROLL for (int i = 0; i < m; i++) acc[i] = v_set(0);
+    AY_UNROLL for (int i = 0; i < m; i++) { AY_UNROLL for (int b = 0; b < BLOCKS; b++) acc[i][b] = v_set(0); }
     for (int64_t p = 0; p < k; p += CODES) {
         int8_t room[CODES];
         const char *c = (const char *)w + p;
@@ -78,19 +78,19 @@ AY_INLINE void dot_codes(const ay_dtype t, const int m, int64_t k, const float *
             for (int i = 0; i < CODES; i += 2 * PAIRS) v_lut16(signs, w + (p + i) / 2, room + i);
             c = (const char *)room;
         }
-        AY_UNROLL for (int b = 0; b < CODES; b += BLOCK) {
+        AY_UNROLL for (int b = 0; b < BLOCKS; b++) {
             vf part[AY_DOT_M], s = v_set(*scale);
             AY_UNROLL for (int i = 0; i < m; i++) part[i] = v_set(0);
             for (int v = 0; v < BLOCK; v += VL) {
-                vf x = v_load_i8(c + b + v);
-                AY_UNROLL for (int i = 0; i < m; i++) part[i] = v_fma(v_load(a + i * lda + p + b + v), x, part[i]);
+                vf x = v_load_i8(c + b * BLOCK + v);
+                AY_UNROLL for (int i = 0; i < m; i++) part[i] = v_fma(v_load(a + i * lda + p + b * BLOCK + v), x, part[i]);
             }
-            AY_UNROLL for (int i = 0; i < m; i++) acc[i] = v_fma(part[i], s, acc[i]);
+            AY_UNROLL for (int i = 0; i < m; i++) acc[i][b] = v_fma(part[i], s, acc[i][b]);
             used += BLOCK;
             if (used == run) used = 0, scale++;
         }
     }
-    AY_UNROLL for (int i = 0; i < m; i++) out[i * AY_DOT_N] = v_hsum(acc[i]);
+    AY_UNROLL for (int i = 0; i < m; i++) out[i * AY_DOT_N] = v_hsum(v_add(acc[i][0], acc[i][1]));
 }
 
 AY_INLINE void codes_of(const ay_dtype t, int m, int64_t k, const float *a, int64_t lda, const uint8_t *w, int64_t run,
