@@ -211,17 +211,15 @@ AY_INLINE void finish_as(const ay_finish *f, const ay_act act, int64_t n, float 
     if (i < n) v_storen(c + i, finish_one(f, act, i, (int)(n - i), v_loadn(c + i, (int)(n - i))), (int)(n - i));
 }
 
+/* One case a function of the finish, so that the compiler knows it in the loops. */
+#define EACH_ACT(each)                                                                                                      \
+    each(AY_ACT_NONE) each(AY_ACT_GELU_TANH) each(AY_ACT_GELU_ERF) each(AY_ACT_GELU_SIGMOID) each(AY_ACT_SILU)              \
+        each(AY_ACT_RELU) each(AY_ACT_SIGMOID) each(AY_ACT_TANH)
+
 static void finish(const ay_finish *f, int64_t n, float *c) {
-    switch (f->act) {
-    case AY_ACT_NONE: finish_as(f, AY_ACT_NONE, n, c); return;
-    case AY_ACT_GELU_TANH: finish_as(f, AY_ACT_GELU_TANH, n, c); return;
-    case AY_ACT_GELU_ERF: finish_as(f, AY_ACT_GELU_ERF, n, c); return;
-    case AY_ACT_GELU_SIGMOID: finish_as(f, AY_ACT_GELU_SIGMOID, n, c); return;
-    case AY_ACT_SILU: finish_as(f, AY_ACT_SILU, n, c); return;
-    case AY_ACT_RELU: finish_as(f, AY_ACT_RELU, n, c); return;
-    case AY_ACT_SIGMOID: finish_as(f, AY_ACT_SIGMOID, n, c); return;
-    case AY_ACT_TANH: finish_as(f, AY_ACT_TANH, n, c); return;
-    }
+#define AS(act) case act: finish_as(f, act, n, c); return;
+    switch (f->act) { EACH_ACT(AS) }
+#undef AS
 }
 
 /** `vectors` vectors of each of some rows, the last of `lanes` numbers, or of VL where that is known to the compiler. `more`:
@@ -289,31 +287,13 @@ AY_INLINE void turned_as(const ay_finish *f, const ay_act act, int64_t rows, int
 
 static void finish_panel(const ay_finish *f, int64_t rows, int64_t n, const float *c, int64_t width, float *out, int64_t ldo,
                          int64_t ldr) {
-#define AS(act) case act: panel_as(f, act, rows, n, c, width, out, ldo, ldr); return
-    switch (f->act) {
-        AS(AY_ACT_NONE);
-        AS(AY_ACT_GELU_TANH);
-        AS(AY_ACT_GELU_ERF);
-        AS(AY_ACT_GELU_SIGMOID);
-        AS(AY_ACT_SILU);
-        AS(AY_ACT_RELU);
-        AS(AY_ACT_SIGMOID);
-        AS(AY_ACT_TANH);
-    }
+#define AS(act) case act: panel_as(f, act, rows, n, c, width, out, ldo, ldr); return;
+    switch (f->act) { EACH_ACT(AS) }
 #undef AS
 }
 
 static void finish_turned(const ay_finish *f, int64_t rows, int64_t n, const float *c, int64_t width, float *out, int64_t ldo) {
-#define AS(act) case act: turned_as(f, act, rows, n, c, width, out, ldo); return
-    switch (f->act) {
-        AS(AY_ACT_NONE);
-        AS(AY_ACT_GELU_TANH);
-        AS(AY_ACT_GELU_ERF);
-        AS(AY_ACT_GELU_SIGMOID);
-        AS(AY_ACT_SILU);
-        AS(AY_ACT_RELU);
-        AS(AY_ACT_SIGMOID);
-        AS(AY_ACT_TANH);
-    }
+#define AS(act) case act: turned_as(f, act, rows, n, c, width, out, ldo); return;
+    switch (f->act) { EACH_ACT(AS) }
 #undef AS
 }
