@@ -144,6 +144,12 @@ typedef struct ay_tensor {
     void *data;
 } ay_tensor;
 
+/** For functions that must become part of their callers: those of vectors, which stay in registers, and those that do nothing but
+ *  fetch ahead, whose calls GCC 12 leaves out as calls without an effect. */
+#define AY_INLINE static inline __attribute__((always_inline, unused))
+
+double ay_now(void); /* seconds, monotonic (clock.c) */
+
 static inline int64_t ay_min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t ay_max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t ay_div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }

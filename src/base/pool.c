@@ -8,7 +8,6 @@
 
 #include <pthread.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 #if defined(__linux__)
 #include <sched.h>
@@ -53,14 +52,8 @@ static void pause_core(void) {
 #endif
 }
 
-static int64_t nanoseconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 /* Long enough for what one thread does alone between two operations, short enough to leave the core to others. */
-#define WATCH_NS 100000
+#define WATCH_SECONDS 1e-4
 #define PAUSES_A_LOOK 16
 
 static bool job_changed(ay_pool *p, uint64_t seen) { return atomic_load_explicit(&p->job, memory_order_acquire) != seen; }
@@ -72,13 +65,13 @@ static bool all_done(ay_pool *p, uint64_t unused) {
 /* Watches until the condition holds or the time is over; says whether it holds. */
 static bool watch(ay_pool *p, bool (*holds)(ay_pool *, uint64_t), uint64_t seen) {
     if (!p->spins) return holds(p, seen);
-    int64_t end = nanoseconds() + WATCH_NS;
+    double end = ay_now() + WATCH_SECONDS;
     do {
         for (int i = 0; i < PAUSES_A_LOOK; i++) {
             if (holds(p, seen)) return true;
             pause_core();
         }
-    } while (nanoseconds() < end);
+    } while (ay_now() < end);
     return false;
 }
 

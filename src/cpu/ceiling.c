@@ -10,7 +10,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { SPAN = 32 << 20, PIECE = 1 << 20, ROUNDS = 20000, PARTS = 5 /* things measured */ };
 
@@ -19,12 +18,6 @@ typedef struct job {
     unsigned char *from, *to;
     _Atomic uint64_t sink; /* so that sums are not optimised away */
 } job;
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void peak_tile(void *arg, int64_t tile, int thread) {
     job *j = arg;
@@ -51,11 +44,11 @@ static void read_tile(void *arg, int64_t tile, int thread) {
 
 /* Most work a second in `seconds`, `amount` a run. */
 static double best_rate(ay_ctx *cx, double seconds, int64_t tiles, ay_tile_fn fn, job *j, double amount) {
-    double start = now(), before = start, best = 0;
+    double start = ay_now(), before = start, best = 0;
     int runs = 0;
     do {
         ay_parallel(cx->pool, tiles, fn, j, &cx->stop);
-        double after = now();
+        double after = ay_now();
         if (after > before && amount / (after - before) > best) best = amount / (after - before);
         before = after;
     } while ((before - start < seconds || ++runs < 3) && !ay_stopped(cx));

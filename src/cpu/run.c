@@ -9,7 +9,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 enum { CHUNK = 1 << 14 };
 
@@ -147,15 +146,9 @@ static alloy_status match_outputs(ay_ctx *cx, ay_program *p, ay_tensor *out, int
 
 /* ---- running ----------------------------------------------------------------------------------------------------- */
 
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static alloy_status run_steps(ay_run *r) {
     ay_program *p = r->p;
-    double before = p->profiling ? now() : 0;
+    double before = p->profiling ? ay_now() : 0;
     for (int i = 0; i < p->n_steps; i++) {
         const ay_step *s = &p->steps[i];
         r->ex.scratch = ay_at(r, s->scratch);
@@ -165,7 +158,7 @@ static alloy_status run_steps(ay_run *r) {
         ay_stream_after(p, s);
         AY_TRY(ay_check_stop(r->cx));
         if (!p->profiling) continue;
-        double after = now();
+        double after = ay_now();
         p->profile[i].seconds += after - before;
         p->profile[i].calls++;
         before = after;
@@ -174,7 +167,7 @@ static alloy_status run_steps(ay_run *r) {
 }
 
 alloy_status ay_program_run(ay_ctx *cx, ay_program *p, const ay_tensor *in, int n_in, ay_tensor *out, int n_out) {
-    double start = p->profiling ? now() : 0;
+    double start = p->profiling ? ay_now() : 0;
     AY_TRY(ay_check_stop(cx));
     if (ay_pool_threads(cx->pool) != p->threads || cx->isa != p->isa)
         return ay_fail(cx, ALLOY_E_USAGE,
@@ -190,13 +183,13 @@ alloy_status ay_program_run(ay_ctx *cx, ay_program *p, const ay_tensor *in, int 
         alloy_status st = run_steps(&r);
         p->profiling = profiling;
         if (st != ALLOY_OK) return st;
-        start = now();
+        start = ay_now();
     }
     p->overflows = 0;
     p->ahead = 0;
     AY_TRY(run_steps(&r));
     p->runs++;
-    if (p->profiling) p->wall += now() - start;
+    if (p->profiling) p->wall += ay_now() - start;
     return ALLOY_OK;
 }
 

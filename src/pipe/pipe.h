@@ -268,7 +268,6 @@ alloy_status ay_check_activations(ay_ctx *cx, const char *activations, ay_exec_o
 alloy_status ay_tokenize(ay_ctx *cx, const ay_model *m, const char *folder, const char *text, int length, ay_arena *arena, int32_t **ids);
 /** [-1, 1] planes [3, H, W] to 8-bit RGB, rounding half to even as diffusers' image processor does. */
 alloy_status ay_planes_to_image(ay_ctx *cx, const float *planes, int width, int height, ay_image *out);
-double ay_now(void); /* seconds, monotonic */
 
 /* ---- between noise and picture (latents.c) ------------------------------------------------------------------------------------------ */
 

@@ -10,13 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-double ay_now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 alloy_status ay_check_compute_units(ay_ctx *cx, const char *units) {
     static const char *const known[] = {"all", "cpu", "gpu", "ane"};

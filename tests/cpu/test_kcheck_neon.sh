@@ -16,7 +16,7 @@ newest=$(find src/base src/quant src/cpu/kernel -name '*.h' -newer "$out/built" 
 [ -e "$out/built" ] || newest=all
 objects=""
 # what the kernels stand on, and every kernel that is not for another processor
-for f in src/base/{ctx,half,isa,pool,dtype}.c src/quant/*.c src/cpu/kernel/*.c; do
+for f in src/base/{clock,ctx,dtype,half,isa,pool}.c src/quant/*.c src/cpu/kernel/*.c; do
     case "$f" in *_avx2.c | *_avxvnni.c | *_avx512.c | *_vnni.c | *_amx.c) continue ;; esac
     extra=""
     case "$f" in *_dotprod.c) extra="-march=armv8.2-a+dotprod" ;; *_i8mm.c) extra="-march=armv8.2-a+dotprod+i8mm" ;; esac

@@ -8,11 +8,12 @@
 #ifndef AY_KERNEL_SIMD_H
 #define AY_KERNEL_SIMD_H
 
+#include "base/base.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
-#define AY_INLINE static inline __attribute__((always_inline, unused))
 /* Before a loop of a small constant count that must become straight code, its array registers. */
 #if defined(__clang__)
 #define AY_UNROLL _Pragma("clang loop unroll(full)")
