@@ -73,25 +73,13 @@ static int width_at(const place *t, int64_t i) {
     return cols_at(t, i) <= row->narrow ? row->narrow : row->width;
 }
 
-/** Rows that will be read soon, each short and far from the next: no processor foresees those by itself. */
-static void fetch(const float *x, int64_t ld, int64_t rows, int64_t n) {
-    for (int64_t r = 0; r < rows; r++) {
-        for (int64_t c = 0; c < n; c += 16) __builtin_prefetch(x + r * ld + c, 0, 2);
-        __builtin_prefetch(x + r * ld + n - 1, 0, 2);
-    }
-}
-
-static const float *queries_at(const place *t, int64_t i) {
-    const ay_attn *a = t->a;
-    return a->q + t->b * a->qs[0] + t->h * a->qs[1] + (t->q0 + i) * a->qs[2];
-}
-
 /** Where nothing is added to scores they are made for powers of two: the factor of e goes with the scale. */
 static void pack_queries(const place *t, int64_t i) {
     const ay_attn *a = t->a;
     float by = a->mask ? a->scale : (float)((double)a->scale * 1.4426950408889634);
     int cols = cols_at(t, i), width = width_at(t, i);
-    t->l->pack->turn(AY_F32, queries_at(t, i), a->qs[2], cols, width, a->d, t->q + i * a->d);
+    const float *q = a->q + t->b * a->qs[0] + t->h * a->qs[1] + (t->q0 + i) * a->qs[2];
+    t->l->pack->turn(AY_F32, q, a->qs[2], cols, width, a->d, t->q + i * a->d);
     t->l->row->scale(width * a->d, t->q + i * a->d, by);
     for (int64_t c = i; c < i + width; c++) {
         t->top[c] = -INFINITY;
@@ -99,18 +87,14 @@ static void pack_queries(const place *t, int64_t i) {
     }
 }
 
-/** Keys and values a few at a time, those after them on their way meanwhile: rows that lie a power of two apart share so few
- *  places of a cache that a whole block's would drive one another out. */
+/** Keys and values a few at a time: rows that lie a power of two apart share so few places of a cache that a whole block's would
+ *  drive one another out. */
 static void pack_keys(const place *t, int64_t k0, int64_t keys) {
     const ay_attn *a = t->a;
     int64_t mr = t->l->row->keys, height = t->l->height;
     const float *k = a->k + t->b * a->ks[0] + t->h * a->ks[1] + k0 * a->ks[2];
     const float *v = a->v + t->b * a->vs[0] + t->h * a->vs[1] + k0 * a->vs[2];
-    for (int64_t i = -mr; i < keys; i += mr) {
-        int64_t coming = ay_max_i64(0, ay_min_i64(mr, keys - i - mr));
-        fetch(k + (i + mr) * a->ks[2], a->ks[2], coming, a->d);
-        fetch(v + (i + mr) * a->vs[2], a->vs[2], coming, a->dv);
-        if (i < 0) continue;
+    for (int64_t i = 0; i < keys; i += mr) {
         int rows = (int)ay_min_i64(mr, keys - i);
         t->l->pack->turn(AY_F32, k + i * a->ks[2], a->ks[2], rows, rows, a->d, t->k + i * a->d);
         for (int64_t c = 0; c < a->dv; c += height) {
@@ -154,11 +138,7 @@ static void panel(const place *t, int64_t i, int64_t k0, int64_t keys) {
     int width = width_at(t, i), cols = cols_at(t, i);
     bool first = k0 == 0, last = k0 + keys == a->lk;
     float *o = t->o + i * a->dv, *out = a->o + t->b * a->os[0] + t->h * a->os[1] + (t->q0 + i) * a->os[2];
-    if (first) {
-        pack_queries(t, i);
-        if (i + width < t->queries) fetch(queries_at(t, i + width), a->qs[2], cols_at(t, i + width), a->d);
-    }
-    if (last) fetch(out, a->os[2], cols, a->dv);
+    if (first) pack_queries(t, i);
     ay_attn_mask mask = panel_mask(t, i, k0, keys);
     memcpy(t->before, t->top + i, (size_t)width * sizeof *t->before);
     row->scores(keys, width, a->d, t->k, t->q + i * a->d, &mask, t->s, t->top + i);

@@ -12,7 +12,6 @@ enum {
     PASS = 18,          /* blocks of 32 along k in a pass, in whole blocks of channels: two of 3 x 3 taps */
     MT = 384, NT = 320, /* a tile's sums: 480 KiB */
     LEAST = 64,
-    LINE = 16           /* numbers in a cache line */
 };
 
 typedef struct plan {
@@ -140,22 +139,13 @@ static int64_t y_at(const job *j, const tile *t, int64_t o) {
     return (t->at * j->c->o + o) * (j->c->y_plane ? j->c->y_plane : j->p.pixels) + t->m0;
 }
 
-/** Fetches part `i` of `parts` of what the pixels of nr channels from o on will be written over. */
-static void ahead(const job *j, const tile *t, int64_t o, int64_t i, int64_t parts) {
-    int64_t lines = ay_div_up(t->m, LINE) + 1, all = lines * ay_min_i64(j->p.kernel->nr, t->o1 - o);
-    for (int64_t n = all * i / parts; n < all * (i + 1) / parts; n++)
-        __builtin_prefetch(j->c->y + y_at(j, t, o + n / lines) + n % lines * LINE, 1, 2);
-}
-
-/** All rows of a tile, nb blocks from b0 on, against the panel of channels from o on; sums [m][nr]. */
-static void strip(const job *j, const scratch *s, const tile *t, int64_t o, int64_t b0, int64_t nb, const float *scale, float *sums) {
+/** All rows of a tile, nb blocks from b0 on, against a panel of channels; sums [m][nr]. */
+static void strip(const job *j, const scratch *s, const tile *t, int64_t b0, int64_t nb, const float *scale, float *sums) {
     const plan *p = &j->p;
     const ay_gemm_i8_row *k = p->kernel;
     ay_i8_places a = {.from = t->x + b0 / p->taps * j->stride, .taps = p->taps, .pitch = t->m, .stride = j->stride};
-    int64_t panels = ay_div_up(t->m, k->mr);
-    for (int64_t i = 0; i < panels; i++) {
-        int64_t at = i * k->mr, rows = ay_min_i64(k->mr, t->m - at);
-        if (b0 + nb == j->all) ahead(j, t, o, i, panels);
+    for (int64_t at = 0; at < t->m; at += k->mr) {
+        int64_t rows = ay_min_i64(k->mr, t->m - at);
         a.offset = s->where + at;
         if (k->at[0]) k->at[rows - 1](nb, &a, s->panel, scale, sums + at * k->nr, k->nr, b0 > 0);
         else k->height[rows - 1](nb, s->rows + at * nb * AY_I8_RECORD, s->panel, scale, sums + at * k->nr, k->nr, b0 > 0);
@@ -181,7 +171,7 @@ static void pass_run(const job *j, const scratch *s, const tile *t, int64_t o, i
     float *scales = j->w.run ? s->scales : NULL;
     if (b0 >= p->blocks) ay_i8_panel_doubled(&make, o, cols, j->head, (b0 - p->blocks) / p->taps, nb / p->taps, s->panel, scales);
     else ay_i8_panel_make(&make, o, cols, b0, nb, s->panel, scales);
-    strip(j, s, t, o, b0, nb, scales, sums);
+    strip(j, s, t, b0, nb, scales, sums);
     if (b0 + nb == j->all) finish(j, t, o, sums);
 }
 

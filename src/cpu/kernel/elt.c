@@ -89,7 +89,7 @@ void ay_gated_run(const ay_exec *ex, ay_act act, int64_t n, const float *x, cons
 }
 
 /** Numbers of the next row, which the processor does not guess where rows are short pieces of longer ones. */
-static void fetch(int64_t n, const float *p) {
+AY_INLINE void fetch(int64_t n, const float *p) {
     for (int64_t i = 0; i < n; i += LINE) __builtin_prefetch(p + i);
 }
 

@@ -34,20 +34,15 @@ typedef struct job {
 
 static size_t per_thread(const plan *p) { return p->panel + p->scales + p->stage + p->row_scales + p->sums; }
 
-static int64_t even(int64_t size, int64_t most, int64_t unit) {
-    int64_t parts = ay_div_up(size, ay_max_i64(unit, most));
-    return ay_round_up(ay_div_up(size, ay_max_i64(1, parts)), unit);
-}
-
 static plan plan_of(ay_isa isa, int threads, const ay_gemm *g) {
     int64_t m = g->m, n = g->n;
     plan p = {.kernel = ay_gemm_i8_for(isa, g->w), .blocks = ay_div_up(g->k, AY_I8_BLOCK)};
     p.pass = ay_div_up(p.blocks, ay_div_up(p.blocks, PASS));
     int64_t nr = p.kernel->nr, nt = NT;
-    p.mt = even(m, MT, p.kernel->mr);
+    p.mt = ay_even(m, MT, p.kernel->mr);
     p.tiles_m = ay_div_up(m, p.mt);
     do { /* narrower tiles cost nothing but one reading more of the activations */
-        p.nt = even(n, nt, nr);
+        p.nt = ay_even(n, nt, nr);
         p.tiles_n = ay_div_up(n, p.nt);
         nt = p.nt / 2;
     } while (p.tiles_m * p.tiles_n < (int64_t)threads * TILES_A_THREAD && p.nt > 2 * nr);
@@ -89,23 +84,13 @@ static void finish(const job *j, const strip *s, int64_t m, int64_t rows, const 
     j->pack->finish_panel(&f, rows, s->cols, sums, j->p.kernel->nr, g->c + m * g->ldc + n, g->ldc, g->ldr);
 }
 
-/** Fetches the rows of C that are finished next. */
-static void ahead(const ay_gemm *g, int64_t m0, int64_t m1, int64_t n, int cols) {
-    for (int64_t m = m0; m < m1; m++) {
-        __builtin_prefetch(g->c + m * g->ldc + n, 1);
-        __builtin_prefetch(g->c + m * g->ldc + n + cols - 1, 1);
-    }
-}
-
 /** A strip in one pass: its rows against the panel of blocks b0 .. b0 + nb (doubled ones count on). */
 static void pass_run(const job *j, const strip *s, int64_t b0, int64_t nb, const uint8_t *b, const float *scale) {
     const ay_gemm_i8_row *k = j->p.kernel;
     bool last = b0 + nb == j->all;
-    if (last) ahead(j->g, s->m0, ay_min_i64(s->m0 + k->mr, s->m1), s->n, s->cols);
     for (int64_t m = s->m0; m < s->m1; m += k->mr) {
         int64_t rows = ay_min_i64(k->mr, s->m1 - m);
         float *sums = s->sums + (b0 > 0 || !last ? (m - s->m0) * k->nr : 0);
-        if (last) ahead(j->g, m + rows, ay_min_i64(m + 2 * k->mr, s->m1), s->n, s->cols);
         k->height[rows - 1](nb, j->a + (m * j->room + b0 * rows) * AY_I8_RECORD, b, scale, sums, k->nr, b0 > 0);
         if (last) finish(j, s, m, rows, sums);
     }

@@ -50,12 +50,6 @@ static double time_of(int threads, int64_t tiles, int64_t mt, int64_t nt) {
     return ((double)ay_div_up(tiles, threads) + late) * (double)(mt * nt + PACKING * (mt + nt));
 }
 
-/** Largest side not above `most` that cuts `size` into equal parts, rounded up to whole micro-tiles. */
-static int64_t even(int64_t size, int64_t most, int64_t unit) {
-    int64_t parts = ay_div_up(size, ay_max_i64(unit, most));
-    return ay_round_up(ay_div_up(size, ay_max_i64(1, parts)), unit);
-}
-
 ay_mm_plan ay_mm_plan_make(ay_isa isa, int threads, int64_t batch, int64_t m, int64_t n, int64_t k) {
     ay_mm_plan p = {.kernel = ay_gemm_f32_pick(isa), .pack = ay_pack_pick(isa)};
     int64_t mr = p.kernel->mr, nr = p.kernel->nr;
@@ -65,7 +59,7 @@ ay_mm_plan ay_mm_plan_make(ay_isa isa, int threads, int64_t batch, int64_t m, in
     p.kc = ay_div_up(k, ay_div_up(k, wide ? KC_WIDE : KC));
     for (int i = 0; i < N_CUTS; i++) {
         for (int j = 0; j < N_CUTS; j++) {
-            int64_t mt = even(m, MT / cuts[i], mr), nt = even(n, NT / cuts[j], nr), tiles_m = ay_div_up(m, mt), tiles_n = ay_div_up(n, nt);
+            int64_t mt = ay_even(m, MT / cuts[i], mr), nt = ay_even(n, NT / cuts[j], nr), tiles_m = ay_div_up(m, mt), tiles_n = ay_div_up(n, nt);
             double time = time_of(threads, batch * tiles_m * tiles_n, mt, nt);
             if (best > 0 && time >= best) continue;
             best = time;
@@ -73,7 +67,7 @@ ay_mm_plan ay_mm_plan_make(ay_isa isa, int threads, int64_t batch, int64_t m, in
         }
     }
     p.mc = ay_min_i64(p.mt, ay_max_i64(mr, (wide ? A_FLOATS_WIDE : A_FLOATS) / p.kc / mr * mr));
-    p.mc = even(p.mt, p.mc, mr);
+    p.mc = ay_even(p.mt, p.mc, mr);
     p.a_floats = (size_t)ay_round_up(p.mc * p.kc, 16);
     p.b_floats = (size_t)ay_round_up(p.nt * p.kc, 16);
     return p;

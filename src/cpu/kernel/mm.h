@@ -66,5 +66,10 @@ static inline const void *ay_weight_at(const ay_weight *w, int64_t element) {
 }
 
 static inline int64_t ay_round_up(int64_t x, int64_t to) { return ay_div_up(x, to) * to; }
+/** Largest side not above `most` that cuts `size` into equal parts, rounded up to whole micro-tiles. */
+static inline int64_t ay_even(int64_t size, int64_t most, int64_t unit) {
+    int64_t parts = ay_div_up(size, ay_max_i64(unit, most));
+    return ay_round_up(ay_div_up(size, ay_max_i64(1, parts)), unit);
+}
 
 #endif
